@@ -1,1 +1,9 @@
-//! Kernels.
+//! The fast loops: plain functions over slices, generic over the instruction set.
+//!
+//! Every kernel takes an [`Env`](env::Env), which says with which instructions, how exactly and on
+//! how many threads to compute, and enters its vector code through
+//! [`isa::dispatch`](crate::isa::dispatch).
+
+pub mod env;
+pub mod scratch;
+pub mod threads;
