@@ -1,0 +1,208 @@
+//! The typed graph: values, nodes, subgraphs and what is known of them before data comes.
+//!
+//! A [`Graph`] is in topological order and in static single assignment form: every value has one
+//! producer, which is a graph input, a constant, or an output of one node. A subgraph (of `If`,
+//! `Loop`, `Scan`) is a graph of its own: what it takes from the graph around it is among its
+//! inputs, after the ones that the operator gives it, and among the inputs of its node, after the
+//! ones of the operator. So nothing needs to look outwards, and lifetimes are plain to see.
+
+pub mod attributes;
+mod build;
+pub mod dimension;
+mod functions;
+mod order;
+
+pub use attributes::Attributes;
+pub use build::{BuildOptions, build, opset_versions};
+pub use dimension::{Dim, Dims, Int, Ints};
+
+use smallvec::SmallVec;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::error::NodeName;
+use crate::operator::Operator;
+use crate::tensor::{DataType, Tensor, ValueKind};
+
+/// Index of a value in [`Graph::values`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ValueId(pub u32);
+
+impl ValueId {
+    /// The index as `usize`.
+    pub fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+/// What is known of a value: its kind, and for tensors the axes.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ValueType {
+    /// The kind of the value; `None` where not even that is known yet.
+    pub kind: Option<ValueKind>,
+    /// Sizes of the axes; `None` where not even their number is known, or for other kinds.
+    pub dims: Option<Dims>,
+}
+
+impl ValueType {
+    /// Nothing known.
+    pub const UNKNOWN: Self = Self {
+        kind: None,
+        dims: None,
+    };
+
+    /// A tensor.
+    pub fn tensor(data_type: DataType, dims: Option<Dims>) -> Self {
+        Self {
+            kind: Some(ValueKind::Tensor(data_type)),
+            dims,
+        }
+    }
+
+    /// The element type, where the value is a tensor.
+    pub fn data_type(&self) -> Option<DataType> {
+        match self.kind {
+            Some(ValueKind::Tensor(data_type)) => Some(data_type),
+            _ => None,
+        }
+    }
+}
+
+/// A named value.
+#[derive(Debug, Clone)]
+pub struct ValueInfo {
+    /// Its name in the model; values made by rewrites have one too.
+    pub name: Arc<str>,
+    /// What is known of it.
+    pub value_type: ValueType,
+}
+
+/// An occurrence of an operator.
+#[derive(Debug, Clone)]
+pub struct Node {
+    /// Name, operator, domain and opset, for messages and profiles.
+    pub name: Arc<NodeName>,
+    /// Inputs in the operator's order, `None` where an optional one is absent; after them what
+    /// the subgraphs capture.
+    pub inputs: SmallVec<[Option<ValueId>; 4]>,
+    /// Outputs in the operator's order, `None` where nobody asks for one.
+    pub outputs: SmallVec<[Option<ValueId>; 2]>,
+    /// The attributes as the model gives them.
+    pub attributes: Attributes,
+    /// The operator, parsed.
+    pub operator: Arc<dyn Operator>,
+    /// Subgraphs, in the order of the attributes' names; [`Attributes::graph`] gives the index.
+    pub subgraphs: Vec<Graph>,
+    /// How many of `inputs`, at their end, are captures of the subgraphs.
+    pub captures: usize,
+}
+
+impl Node {
+    /// Whether the operator is `op_type` of the standard domain.
+    pub fn is(&self, op_type: &str) -> bool {
+        self.name.domain == crate::operators::ONNX_DOMAIN && self.name.op_type == op_type
+    }
+
+    /// The `i`-th input, where it is present.
+    pub fn input(&self, i: usize) -> Option<ValueId> {
+        self.inputs.get(i).copied().flatten()
+    }
+
+    /// The `i`-th output, where it is wanted.
+    pub fn output(&self, i: usize) -> Option<ValueId> {
+        self.outputs.get(i).copied().flatten()
+    }
+}
+
+/// A graph in topological order.
+#[derive(Debug, Clone, Default)]
+pub struct Graph {
+    /// All values; [`ValueId`]s index them.
+    pub values: Vec<ValueInfo>,
+    /// All nodes, producers before consumers.
+    pub nodes: Vec<Node>,
+    /// Values given from outside. For a subgraph the captures come last.
+    pub inputs: Vec<ValueId>,
+    /// Values that are the result; one may be an input or a constant, and may occur twice.
+    pub outputs: Vec<ValueId>,
+    /// Values known at load.
+    pub constants: BTreeMap<ValueId, Tensor>,
+}
+
+impl Graph {
+    /// Adds a value.
+    pub fn add_value(&mut self, name: impl Into<Arc<str>>, value_type: ValueType) -> ValueId {
+        self.values.push(ValueInfo {
+            name: name.into(),
+            value_type,
+        });
+        ValueId(self.values.len() as u32 - 1)
+    }
+
+    /// Adds a constant.
+    pub fn add_constant(&mut self, name: impl Into<Arc<str>>, tensor: Tensor) -> ValueId {
+        let dims = tensor.shape().iter().map(|&d| Dim::Known(d)).collect();
+        let id = self.add_value(name, ValueType::tensor(tensor.data_type(), Some(dims)));
+        self.constants.insert(id, tensor);
+        id
+    }
+
+    /// The constant that a value is, if it is one.
+    pub fn constant(&self, id: Option<ValueId>) -> Option<&Tensor> {
+        self.constants.get(&id?)
+    }
+
+    /// What is known of a value.
+    pub fn value(&self, id: ValueId) -> &ValueInfo {
+        &self.values[id.index()]
+    }
+
+    /// For each value, the index of the node that makes it.
+    pub fn producers(&self) -> Vec<Option<usize>> {
+        let mut producers = vec![None; self.values.len()];
+        for (i, node) in self.nodes.iter().enumerate() {
+            for output in node.outputs.iter().flatten() {
+                producers[output.index()] = Some(i);
+            }
+        }
+        producers
+    }
+
+    /// For each value, how often nodes and graph outputs use it.
+    pub fn use_counts(&self) -> Vec<usize> {
+        let mut counts = vec![0; self.values.len()];
+        let used = self.nodes.iter().flat_map(|n| n.inputs.iter().flatten());
+        for id in used.chain(&self.outputs) {
+            counts[id.index()] += 1;
+        }
+        counts
+    }
+
+    /// Makes every use of `from`, as a node's input or as an output, a use of `to`.
+    pub fn replace_uses(&mut self, from: ValueId, to: ValueId) {
+        for input in self
+            .nodes
+            .iter_mut()
+            .flat_map(|n| n.inputs.iter_mut().flatten())
+        {
+            if *input == from {
+                *input = to;
+            }
+        }
+        for output in &mut self.outputs {
+            if *output == from {
+                *output = to;
+            }
+        }
+    }
+
+    /// Nodes of this graph and of all below it.
+    pub fn node_count(&self) -> usize {
+        let below = self
+            .nodes
+            .iter()
+            .flat_map(|n| &n.subgraphs)
+            .map(Self::node_count);
+        self.nodes.len() + below.sum::<usize>()
+    }
+}

@@ -1,0 +1,507 @@
+//! From ONNX messages to a [`Graph`]: names become ids, nodes are ordered, functions are inlined,
+//! operators are looked up and parsed.
+
+use smallvec::SmallVec;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::functions::{FunctionTable, Inlined};
+use super::order::sorted;
+use super::{Attributes, Dim, Graph, Node, ValueId, ValueType};
+use crate::error::{Error, NodeName, OpError};
+use crate::graph::attributes::Attribute;
+use crate::onnx::external_data::ExternalData;
+use crate::onnx::{proto, values};
+use crate::operators::{self, ONNX_DOMAIN};
+use crate::session::Budget;
+use crate::tensor::{DataType, Tensor, ValueKind};
+
+/// What [`build`] needs besides the model.
+pub struct BuildOptions<'a> {
+    /// Files beside the model.
+    pub files: &'a dyn ExternalData,
+    /// Limits on nodes, nesting and expanded sparse tensors.
+    pub budget: &'a Budget,
+}
+
+/// The graph of a model.
+///
+/// # Errors
+/// Where the model breaks a rule of ONNX, uses an operator that Lethe does not have, or exceeds
+/// the budget.
+pub fn build(model: &proto::Model, options: &BuildOptions<'_>) -> Result<Graph, Error> {
+    let graph = model
+        .graph
+        .as_ref()
+        .ok_or_else(|| Error::malformed("there is no graph"))?;
+    let builder = Builder {
+        options,
+        functions: FunctionTable::new(&model.functions),
+        node_count: std::cell::Cell::new(0),
+    };
+    let opsets = opsets(&model.opset_import);
+    let (graph, captures) = builder.graph(graph, &opsets, None, 0)?;
+    match captures.first() {
+        Some(name) => Err(undefined(name)),
+        None => Ok(graph),
+    }
+}
+
+/// Opset versions by domain.
+pub(super) type Opsets = HashMap<String, i64>;
+
+/// Opsets by domain, the default domain under its long name.
+pub(super) fn opsets(imports: &[proto::OperatorSetId]) -> Opsets {
+    let entry = |o: &proto::OperatorSetId| {
+        (
+            domain_name(o.domain.as_deref()).to_string(),
+            o.version.unwrap_or(1),
+        )
+    };
+    imports.iter().map(entry).collect()
+}
+
+/// Opset versions that a model imports, by domain, sorted.
+pub fn opset_versions(model: &proto::Model) -> Vec<(String, i64)> {
+    let mut versions: Vec<_> = opsets(&model.opset_import).into_iter().collect();
+    versions.sort();
+    versions
+}
+
+/// A node's domain, the default one under its long name.
+pub(super) fn domain_name(domain: Option<&str>) -> &str {
+    match domain {
+        None | Some("") => ONNX_DOMAIN,
+        Some(domain) => domain,
+    }
+}
+
+fn undefined(name: &str) -> Error {
+    Error::invalid(format!("value {name:?} is used and nothing produces it"))
+}
+
+struct Builder<'a> {
+    options: &'a BuildOptions<'a>,
+    functions: FunctionTable<'a>,
+    node_count: std::cell::Cell<usize>,
+}
+
+/// The names that are known while a graph is built, and the scope around it.
+struct Scope<'a> {
+    graph: Graph,
+    names: HashMap<String, ValueId>,
+    outer: Option<&'a Scope<'a>>,
+    /// Names taken from the scope around, in the order of the inputs added for them.
+    captures: Vec<String>,
+}
+
+impl Scope<'_> {
+    /// The value of a name in this scope or, captured, in one around it.
+    fn resolve(&mut self, name: &str) -> Result<ValueId, Error> {
+        if let Some(&id) = self.names.get(name) {
+            return Ok(id);
+        }
+        let (value_type, constant) = self
+            .outer
+            .and_then(|o| o.find(name))
+            .ok_or_else(|| undefined(name))?;
+        let id = match constant {
+            // Constants are shared, so a subgraph may as well have them as its own.
+            Some(tensor) => self.graph.add_constant(name, tensor),
+            None => {
+                self.captures.push(name.into());
+                self.graph.add_value(name, value_type)
+            }
+        };
+        self.names.insert(name.into(), id);
+        Ok(id)
+    }
+
+    fn find(&self, name: &str) -> Option<(ValueType, Option<Tensor>)> {
+        match self.names.get(name) {
+            Some(&id) => {
+                let value_type = self.graph.value(id).value_type.clone();
+                Some((value_type, self.graph.constants.get(&id).cloned()))
+            }
+            None => self.outer?.find(name),
+        }
+    }
+
+    fn define(&mut self, name: &str, value_type: ValueType) -> Result<ValueId, Error> {
+        let id = self.graph.add_value(name, value_type);
+        match self.names.insert(name.into(), id) {
+            None => Ok(id),
+            Some(_) => Err(Error::invalid(format!("value {name:?} is produced twice"))),
+        }
+    }
+
+    fn define_constant(&mut self, name: &str, tensor: Tensor) -> Result<(), Error> {
+        let id = self.define(name, ValueType::UNKNOWN)?;
+        let dims = tensor.shape().iter().map(|&d| Dim::Known(d)).collect();
+        self.graph.values[id.index()].value_type =
+            ValueType::tensor(tensor.data_type(), Some(dims));
+        self.graph.constants.insert(id, tensor);
+        Ok(())
+    }
+}
+
+impl Builder<'_> {
+    /// Builds a graph and tells which names it captures.
+    fn graph(
+        &self,
+        message: &proto::Graph,
+        opsets: &Opsets,
+        outer: Option<&Scope<'_>>,
+        depth: usize,
+    ) -> Result<(Graph, Vec<String>), Error> {
+        self.options.budget.check_nesting(depth)?;
+        let mut scope = Scope {
+            graph: Graph::default(),
+            names: HashMap::new(),
+            outer,
+            captures: Vec::new(),
+        };
+        for tensor in &message.initializer {
+            let name = tensor.name.as_deref().unwrap_or_default();
+            scope.define_constant(name, values::tensor_from_proto(tensor, self.options.files)?)?;
+        }
+        for sparse in &message.sparse_initializer {
+            let limit = self.options.budget.memory_bytes;
+            let tensor = values::tensor_from_sparse(sparse, self.options.files, limit)?;
+            let name = sparse
+                .values
+                .as_ref()
+                .and_then(|v| v.name.as_deref())
+                .unwrap_or_default();
+            scope.define_constant(name, tensor)?;
+        }
+        for input in &message.input {
+            let name = input.name.as_deref().unwrap_or_default();
+            // Old models list initializers among the inputs; those are defaults, kept constant.
+            if !scope.names.contains_key(name) {
+                let id = scope.define(name, value_type(input.r#type.as_ref()))?;
+                scope.graph.inputs.push(id);
+            }
+        }
+        let mut declared: HashMap<&str, ValueType> = HashMap::new();
+        for info in message.value_info.iter().chain(&message.output) {
+            if let Some(name) = &info.name {
+                declared.insert(name, value_type(info.r#type.as_ref()));
+            }
+        }
+        self.nodes(&message.node, opsets, &mut scope, &declared, depth)?;
+        for output in &message.output {
+            let id = scope.resolve(output.name.as_deref().unwrap_or_default())?;
+            scope.graph.outputs.push(id);
+        }
+        for name in &scope.captures {
+            let id = scope.names[name];
+            scope.graph.inputs.push(id);
+        }
+        Ok((scope.graph, scope.captures))
+    }
+
+    fn nodes(
+        &self,
+        nodes: &[proto::Node],
+        opsets: &Opsets,
+        scope: &mut Scope<'_>,
+        declared: &HashMap<&str, ValueType>,
+        depth: usize,
+    ) -> Result<(), Error> {
+        for index in sorted(nodes)? {
+            let node = &nodes[index];
+            let count = self.node_count.get() + 1;
+            self.node_count.set(count);
+            self.options.budget.check_nodes(count)?;
+            let name = node_name(node, index, opsets);
+            if name.op_type == "Constant" && name.domain == ONNX_DOMAIN {
+                self.constant(node, &name, scope)?;
+            } else if let Some(entry) = operators::find(&name.domain, &name.op_type, name.opset) {
+                self.node(node, name, entry, opsets, scope, declared, depth)?;
+            } else if let Some(function) = self.functions.find(node) {
+                self.options.budget.check_nesting(depth + 1)?;
+                let Inlined { nodes, opsets } = function.inline(node, index)?;
+                self.nodes(&nodes, &opsets, scope, declared, depth + 1)?;
+            } else {
+                return Err(Error::UnknownOperator {
+                    node: Box::new(name),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    fn constant(
+        &self,
+        node: &proto::Node,
+        name: &NodeName,
+        scope: &mut Scope<'_>,
+    ) -> Result<(), Error> {
+        let fail = |source| Error::Node {
+            node: Box::new(name.clone()),
+            source,
+        };
+        let sparse = node.attribute.iter().find_map(|a| a.sparse_tensor.as_ref());
+        let tensor = if let Some(sparse) = sparse {
+            let limit = self.options.budget.memory_bytes;
+            values::tensor_from_sparse(sparse, self.options.files, limit)?
+        } else {
+            let attributes = self.attributes(node, name, &mut Vec::new())?;
+            constant_tensor(&attributes).map_err(fail)?
+        };
+        match node.output.first().filter(|n| !n.is_empty()) {
+            Some(output) => scope.define_constant(output, tensor),
+            None => Ok(()),
+        }
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the state of one recursive walk")]
+    fn node(
+        &self,
+        message: &proto::Node,
+        name: NodeName,
+        entry: &operators::Entry,
+        opsets: &Opsets,
+        scope: &mut Scope<'_>,
+        declared: &HashMap<&str, ValueType>,
+        depth: usize,
+    ) -> Result<(), Error> {
+        let mut inputs: SmallVec<[Option<ValueId>; 4]> = SmallVec::new();
+        for input in &message.input {
+            inputs.push(if input.is_empty() {
+                None
+            } else {
+                Some(scope.resolve(input)?)
+            });
+        }
+        let mut subgraph_messages = Vec::new();
+        let attributes = self.attributes(message, &name, &mut subgraph_messages)?;
+        let mut built = Vec::new();
+        for subgraph in subgraph_messages {
+            built.push(self.graph(subgraph, opsets, Some(scope), depth + 1)?);
+        }
+        // Every subgraph gets every capture, in one order, so that the node has one list of them.
+        let mut all: Vec<String> = Vec::new();
+        for name in built.iter().flat_map(|(_, captures)| captures) {
+            if !all.contains(name) {
+                all.push(name.clone());
+            }
+        }
+        let mut subgraphs = Vec::new();
+        for (mut graph, captures) in built {
+            let own = graph.inputs.len() - captures.len();
+            let taken: Vec<ValueId> = graph.inputs.drain(own..).collect();
+            for name in &all {
+                let id = match captures.iter().position(|c| c == name) {
+                    Some(i) => taken[i],
+                    None => graph.add_value(name.as_str(), ValueType::UNKNOWN),
+                };
+                graph.inputs.push(id);
+            }
+            subgraphs.push(graph);
+        }
+        for name in &all {
+            inputs.push(Some(scope.resolve(name)?));
+        }
+        let fail = |source| Error::Node {
+            node: Box::new(name.clone()),
+            source,
+        };
+        let operator = (entry.parse)(&attributes).map_err(fail)?;
+        let mut outputs: SmallVec<[Option<ValueId>; 2]> = SmallVec::new();
+        for output in &message.output {
+            outputs.push(if output.is_empty() {
+                None
+            } else {
+                let known = declared
+                    .get(output.as_str())
+                    .cloned()
+                    .unwrap_or(ValueType::UNKNOWN);
+                Some(scope.define(output, known)?)
+            });
+        }
+        scope.graph.nodes.push(Node {
+            name: Arc::new(name),
+            inputs,
+            outputs,
+            attributes,
+            operator: operator.into(),
+            subgraphs,
+            captures: all.len(),
+        });
+        Ok(())
+    }
+
+    /// Attributes of a node; its subgraphs are put into `subgraphs`, for which the attributes hold
+    /// the indices.
+    fn attributes<'m>(
+        &self,
+        node: &'m proto::Node,
+        name: &NodeName,
+        subgraphs: &mut Vec<&'m proto::Graph>,
+    ) -> Result<Attributes, Error> {
+        let mut attributes = Attributes::new(name.opset, node.output.len());
+        let mut sorted: Vec<&proto::Attribute> = node.attribute.iter().collect();
+        sorted.sort_by(|a, b| a.name.cmp(&b.name));
+        for attribute in sorted {
+            let key = attribute.name.as_deref().unwrap_or_default();
+            let fail = |expected: &str, found: &str| Error::Node {
+                node: Box::new(name.clone()),
+                source: OpError::Attribute {
+                    name: key.into(),
+                    expected: expected.into(),
+                    found: found.into(),
+                },
+            };
+            let value = self.attribute(attribute, subgraphs, &fail)?;
+            attributes.insert(key, value);
+        }
+        Ok(attributes)
+    }
+
+    fn attribute<'m>(
+        &self,
+        message: &'m proto::Attribute,
+        subgraphs: &mut Vec<&'m proto::Graph>,
+        fail: &dyn Fn(&str, &str) -> Error,
+    ) -> Result<Attribute, Error> {
+        use proto::AttributeType as T;
+        let tensor = |t| values::tensor_from_proto(t, self.options.files).map(Tensor::aligned);
+        let text = |s: &bytes::Bytes| {
+            String::from_utf8(s.to_vec()).map_err(|_| fail("UTF-8 text", "other bytes"))
+        };
+        let absent = || fail("a value", "none");
+        Ok(match kind_of(message) {
+            T::Float => Attribute::Float(message.f.unwrap_or_default()),
+            T::Int => Attribute::Int(message.i.unwrap_or_default()),
+            T::String => Attribute::String(text(&message.s.clone().unwrap_or_default())?),
+            T::Tensor => Attribute::Tensor(tensor(message.t.as_ref().ok_or_else(absent)?)?),
+            T::Floats => Attribute::Floats(message.floats.clone()),
+            T::Ints => Attribute::Ints(message.ints.clone()),
+            T::Strings => {
+                Attribute::Strings(message.strings.iter().map(text).collect::<Result<_, _>>()?)
+            }
+            T::Tensors => Attribute::Tensors(
+                message
+                    .tensors
+                    .iter()
+                    .map(tensor)
+                    .collect::<Result<_, _>>()?,
+            ),
+            T::Graph => {
+                subgraphs.push(message.g.as_ref().ok_or_else(absent)?);
+                Attribute::Graph(subgraphs.len() - 1)
+            }
+            T::TypeProto => match value_type(message.tp.as_ref()).kind {
+                Some(kind) => Attribute::Type(kind),
+                None => return Err(absent()),
+            },
+            T::Undefined | T::Graphs | T::SparseTensor | T::SparseTensors | T::TypeProtos => {
+                return Err(fail("a type that some operator uses", "another"));
+            }
+        })
+    }
+}
+
+/// The declared type of an attribute or, in old models that declare none, the field that is set.
+fn kind_of(message: &proto::Attribute) -> proto::AttributeType {
+    use proto::AttributeType as T;
+    let declared = message
+        .r#type
+        .and_then(|t| T::try_from(t).ok())
+        .unwrap_or(T::Undefined);
+    let guesses = [
+        (message.f.is_some(), T::Float),
+        (message.i.is_some(), T::Int),
+        (message.s.is_some(), T::String),
+        (message.t.is_some(), T::Tensor),
+        (message.g.is_some(), T::Graph),
+        (!message.floats.is_empty(), T::Floats),
+        (!message.ints.is_empty(), T::Ints),
+        (!message.strings.is_empty(), T::Strings),
+        (!message.tensors.is_empty(), T::Tensors),
+    ];
+    match declared {
+        T::Undefined => guesses.iter().find(|g| g.0).map_or(T::Undefined, |g| g.1),
+        declared => declared,
+    }
+}
+
+fn node_name(node: &proto::Node, index: usize, opsets: &Opsets) -> NodeName {
+    let domain = domain_name(node.domain.as_deref());
+    let name = node.name.clone().filter(|n| !n.is_empty());
+    NodeName {
+        name: name.unwrap_or_else(|| format!("#{index}")),
+        op_type: node.op_type.clone().unwrap_or_default(),
+        domain: domain.into(),
+        opset: opsets.get(domain).copied().unwrap_or(1),
+    }
+}
+
+/// The tensor of a `Constant` node, in any of the forms that the versions have.
+fn constant_tensor(attributes: &Attributes) -> Result<Tensor, OpError> {
+    let Some((name, value)) = attributes
+        .iter()
+        .find(|(name, _)| name.starts_with("value"))
+    else {
+        return Err(OpError::MissingAttribute {
+            name: "value".into(),
+        });
+    };
+    match value {
+        Attribute::Tensor(tensor) => Ok(tensor.clone()),
+        Attribute::Float(v) => Ok(Tensor::scalar(*v)),
+        Attribute::Int(v) => Ok(Tensor::scalar(*v)),
+        Attribute::String(v) => Tensor::from_strings(&[], vec![v.clone()]),
+        Attribute::Floats(v) => Tensor::from_slice(&[v.len()], v),
+        Attribute::Ints(v) => Tensor::from_slice(&[v.len()], v),
+        Attribute::Strings(v) => Tensor::from_strings(&[v.len()], v.clone()),
+        _ => Err(OpError::Attribute {
+            name: name.into(),
+            expected: "a tensor, number or text".into(),
+            found: "something else".into(),
+        }),
+    }
+}
+
+/// The type that a `TypeProto` declares; parts it leaves out or that are not known stay unknown.
+fn value_type(message: Option<&proto::Type>) -> ValueType {
+    use proto::TypeValue::*;
+    let kind = message.and_then(value_kind);
+    let dims = match message.and_then(|m| m.value.as_ref()) {
+        Some(Tensor(t)) => t
+            .shape
+            .as_ref()
+            .map(|shape| shape.dim.iter().map(dim).collect()),
+        _ => None,
+    };
+    ValueType { kind, dims }
+}
+
+fn dim(message: &proto::Dimension) -> Dim {
+    match &message.value {
+        Some(proto::DimensionValue::Value(n)) => {
+            usize::try_from(*n).map_or(Dim::Unknown, Dim::Known)
+        }
+        Some(proto::DimensionValue::Param(name)) if !name.is_empty() => {
+            Dim::Symbol(name.as_str().into())
+        }
+        _ => Dim::Unknown,
+    }
+}
+
+fn value_kind(message: &proto::Type) -> Option<ValueKind> {
+    use proto::TypeValue::*;
+    let data_type = |code: Option<i32>| code.and_then(DataType::from_code);
+    let element = |e: &proto::ElementType| e.elem_type.as_deref().and_then(value_kind);
+    Some(match message.value.as_ref()? {
+        Tensor(t) | SparseTensor(t) => ValueKind::Tensor(data_type(t.elem_type)?),
+        Sequence(s) => ValueKind::Sequence(Box::new(element(s)?)),
+        Optional(o) => ValueKind::Optional(Box::new(element(o)?)),
+        Map(m) => match value_kind(m.value_type.as_deref()?)? {
+            ValueKind::Tensor(value) => ValueKind::Map(data_type(m.key_type)?, value),
+            _ => return None,
+        },
+    })
+}

@@ -1,0 +1,158 @@
+//! From a graph to something that runs.
+//!
+//! A [`Plan`] is made once, at load: operators take their constant inputs into themselves
+//! ([`Operator::prepare`]), constants that nobody reads any more are dropped, subgraphs become
+//! plans of their own. When the shapes of a run's inputs are known, a [`Layout`](layout::Layout)
+//! is made for them and kept: every shape, what follows from shapes alone, and an offset in one
+//! arena for every tensor whose size is known. A run with a known layout allocates nothing but what
+//! depends on data.
+
+mod arena;
+mod execute;
+mod layout;
+mod lifetimes;
+
+pub use execute::{Profile, RunOptions, RunState, StepProfile};
+pub use layout::{Layout, StepKind};
+
+use smallvec::SmallVec;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+use crate::error::{Error, NodeName};
+use crate::graph::{Graph, Node, ValueId, ValueInfo, ValueType};
+use crate::kernels::env::Env;
+use crate::operator::Operator;
+use crate::tensor::Tensor;
+
+/// A node ready to run.
+#[derive(Debug)]
+pub struct Step {
+    /// Name, operator, domain and opset.
+    pub name: Arc<NodeName>,
+    /// The operator, prepared.
+    pub operator: Arc<dyn Operator>,
+    /// Inputs; the captures of the subgraphs are the last ones.
+    pub inputs: SmallVec<[Option<ValueId>; 4]>,
+    /// Outputs.
+    pub outputs: SmallVec<[Option<ValueId>; 2]>,
+    /// How many inputs are captures.
+    pub captures: usize,
+    /// The subgraphs, planned.
+    pub subplans: Vec<Plan>,
+    /// Types of their outputs as known at load.
+    subgraph_outputs: Vec<Vec<ValueType>>,
+}
+
+/// A graph in the order and form in which it runs.
+#[derive(Debug)]
+pub struct Plan {
+    /// The nodes.
+    pub steps: Vec<Step>,
+    /// Names and types of the values.
+    pub values: Vec<ValueInfo>,
+    /// Values given from outside.
+    pub inputs: Vec<ValueId>,
+    /// Values that are the result.
+    pub outputs: Vec<ValueId>,
+    /// Values known at load that some step or output reads.
+    pub constants: BTreeMap<ValueId, Tensor>,
+    /// Layouts by the shapes of the inputs, the one used last at the end.
+    layouts: Mutex<Vec<Arc<Layout>>>,
+}
+
+impl Plan {
+    /// Plans a graph.
+    ///
+    /// # Errors
+    /// When a constant does not fit the operator that reads it.
+    pub fn new(graph: Graph, env: &Env) -> Result<Self, Error> {
+        let Graph {
+            values,
+            nodes,
+            inputs,
+            outputs,
+            mut constants,
+        } = graph;
+        let steps = nodes
+            .into_iter()
+            .map(|node| step(node, &constants, env))
+            .collect::<Result<Vec<_>, _>>()?;
+        let read: std::collections::BTreeSet<ValueId> = steps
+            .iter()
+            .flat_map(|s: &Step| s.inputs.iter().flatten())
+            .chain(&outputs)
+            .copied()
+            .collect();
+        constants.retain(|id, _| read.contains(id));
+        let constants = constants
+            .into_iter()
+            .map(|(id, t)| (id, t.aligned()))
+            .collect();
+        Ok(Self {
+            steps,
+            values,
+            inputs,
+            outputs,
+            constants,
+            layouts: Mutex::default(),
+        })
+    }
+
+    /// Bytes of the constants that steps read, not counting what operators took into themselves.
+    pub fn constant_bytes(&self) -> usize {
+        let below = self
+            .steps
+            .iter()
+            .flat_map(|s| &s.subplans)
+            .map(Self::constant_bytes);
+        self.constants
+            .values()
+            .map(|t| t.bytes().len())
+            .sum::<usize>()
+            + below.sum::<usize>()
+    }
+}
+
+fn step(node: Node, constants: &BTreeMap<ValueId, Tensor>, env: &Env) -> Result<Step, Error> {
+    let known: SmallVec<[Option<&Tensor>; 8]> = node
+        .inputs
+        .iter()
+        .map(|id| constants.get(&(*id)?))
+        .collect();
+    let fail = |source| Error::Node {
+        node: Box::new((*node.name).clone()),
+        source,
+    };
+    let mut inputs = node.inputs.clone();
+    let operator = match node.operator.prepare(&known, env).map_err(fail)? {
+        None => node.operator,
+        Some(prepared) => {
+            for i in prepared.consumed {
+                inputs[i] = None;
+            }
+            prepared.operator.into()
+        }
+    };
+    let output_types = |g: &Graph| {
+        g.outputs
+            .iter()
+            .map(|&id| g.value(id).value_type.clone())
+            .collect::<Vec<_>>()
+    };
+    let subgraph_outputs = node.subgraphs.iter().map(output_types).collect();
+    let subplans = node
+        .subgraphs
+        .into_iter()
+        .map(|g| Plan::new(g, env))
+        .collect::<Result<Vec<_>, _>>()?;
+    Ok(Step {
+        name: node.name,
+        operator,
+        inputs,
+        outputs: node.outputs,
+        captures: node.captures,
+        subplans,
+        subgraph_outputs,
+    })
+}
