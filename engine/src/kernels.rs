@@ -7,3 +7,4 @@
 pub mod env;
 pub mod scratch;
 pub mod threads;
+pub mod vector_math;
