@@ -50,15 +50,13 @@
     reason = "enters functions compiled for instruction sets that were detected"
 )]
 
-use std::fmt;
-use std::str::FromStr;
-
 #[cfg(target_arch = "x86_64")]
 pub mod avx2;
 #[cfg(target_arch = "x86_64")]
 pub mod avx512;
 pub mod byte_dot;
 pub mod lanes16;
+mod level;
 #[cfg(target_arch = "aarch64")]
 pub mod neon;
 pub mod scalar;
@@ -69,138 +67,8 @@ mod strict;
 mod tests;
 
 pub use byte_dot::{ByteDot, ByteDotKernel, dispatch_byte_dot};
+pub use level::{Level, LevelError, Numerics};
 pub use strict::Strict;
-
-/// A family of instructions that kernels are compiled for.
-///
-/// Every level exists as a name on every target, so that settings and messages are the same
-/// everywhere; [`Level::available`] says which ones this machine runs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Level {
-    /// Plain Rust, one element at a time.
-    Scalar,
-    /// x86-64 with AVX2, FMA and F16C: 8 lanes.
-    Avx2,
-    /// x86-64 with AVX-512 F, BW, DQ and VL: 16 lanes.
-    Avx512,
-    /// AArch64 Advanced SIMD: 4 lanes.
-    Neon,
-    /// WebAssembly SIMD128: 4 lanes. Chosen when the module is compiled, since WebAssembly has
-    /// no run-time detection.
-    Simd128,
-}
-
-/// What kernels may assume about rounding.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub enum Numerics {
-    /// Whatever is quickest and accurate: fused multiply-add, sums in the order of the lanes.
-    #[default]
-    Fast,
-    /// The same bits on every instruction set, thread count and blocking: multiply then add,
-    /// sums in one fixed order.
-    Reproducible,
-}
-
-impl Level {
-    /// All levels, slowest first.
-    pub const ALL: [Level; 5] = [
-        Level::Scalar,
-        Level::Simd128,
-        Level::Neon,
-        Level::Avx2,
-        Level::Avx512,
-    ];
-
-    /// The fastest level of this machine.
-    pub fn best() -> Level {
-        Self::available().last().unwrap_or(Level::Scalar)
-    }
-
-    /// The levels that this machine (on WebAssembly: this build) can run, slowest first.
-    ///
-    /// A WebAssembly build carries exactly one.
-    pub fn available() -> impl DoubleEndedIterator<Item = Level> {
-        Self::ALL.into_iter().filter(|level| level.is_available())
-    }
-
-    /// Whether this machine can run the level.
-    pub fn is_available(self) -> bool {
-        match self {
-            Level::Scalar => !cfg!(all(target_arch = "wasm32", target_feature = "simd128")),
-            #[cfg(target_arch = "x86_64")]
-            Level::Avx2 => avx2::Avx2::new().is_some(),
-            #[cfg(target_arch = "x86_64")]
-            Level::Avx512 => avx512::Avx512::new().is_some(),
-            #[cfg(target_arch = "aarch64")]
-            Level::Neon => neon::Neon::new().is_some(),
-            #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
-            Level::Simd128 => true,
-            _ => false,
-        }
-    }
-
-    /// The name used in settings: `scalar`, `avx2`, `avx512`, `neon` or `simd128`.
-    pub fn name(self) -> &'static str {
-        match self {
-            Level::Scalar => "scalar",
-            Level::Avx2 => "avx2",
-            Level::Avx512 => "avx512",
-            Level::Neon => "neon",
-            Level::Simd128 => "simd128",
-        }
-    }
-}
-
-impl fmt::Display for Level {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
-
-/// A level was asked for that does not exist or that this machine cannot run.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum LevelError {
-    /// No level has this name.
-    #[error(
-        "unknown instruction set `{found}`: this machine has {}",
-        available_names()
-    )]
-    Unknown {
-        /// The name that was given.
-        found: String,
-    },
-    /// The level exists, but not here.
-    #[error(
-        "instruction set `{found}` is not available: this machine has {}",
-        available_names()
-    )]
-    Unavailable {
-        /// The level that was asked for.
-        found: Level,
-    },
-}
-
-fn available_names() -> String {
-    let names: Vec<_> = Level::available().map(Level::name).collect();
-    names.join(", ")
-}
-
-impl FromStr for Level {
-    type Err = LevelError;
-
-    /// Parses a name and checks that this machine can run the level.
-    fn from_str(name: &str) -> Result<Level, LevelError> {
-        let level = Level::ALL
-            .into_iter()
-            .find(|level| level.name() == name)
-            .ok_or_else(|| LevelError::Unknown { found: name.into() })?;
-        if level.is_available() {
-            Ok(level)
-        } else {
-            Err(LevelError::Unavailable { found: level })
-        }
-    }
-}
 
 /// Vector operations of one instruction set. See the [module documentation](self).
 ///
@@ -221,10 +89,12 @@ pub trait Isa: Copy + Send + Sync + 'static {
 
     /// Elements of a vector: 1, 4, 8 or 16.
     const LANES: usize;
-    /// Vector registers: bounds the accumulators of a micro-kernel.
-    const REGISTERS: usize;
     /// The level this instruction set belongs to.
     const LEVEL: Level;
+    /// Rows of the register tile of [`Self::with_tile`].
+    const TILE_ROWS: usize;
+    /// Vectors in a row of the register tile of [`Self::with_tile`].
+    const TILE_VECTORS: usize;
 
     /// The proof that the CPU has the instructions, or `None`.
     fn new() -> Option<Self>;
@@ -569,6 +439,16 @@ pub trait Isa: Copy + Send + Sync + 'static {
     /// The values with these bit patterns.
     fn from_bits(self, a: Self::I32) -> Self::F32;
 
+    /// Runs a kernel as a function of its own, compiled for this instruction set.
+    ///
+    /// Everything else here is inlined into one function per [`dispatch`]; a loop nest whose
+    /// registers should be allocated apart from its surroundings goes through this call.
+    fn outline<K: Kernel>(self, kernel: K) -> K::Output;
+
+    /// Runs a computation with the register tile of a matrix product that fits this instruction
+    /// set: [`Self::TILE_ROWS`] times [`Self::TILE_VECTORS`] accumulators.
+    fn with_tile<T: TileKernel>(self, kernel: T) -> T::Output;
+
     /// The sum of the lanes in an order that depends on [`Self::LANES`]: only where
     /// [`Numerics::Fast`] is certain. Elsewhere use [`lanes16`].
     #[inline(always)]
@@ -615,6 +495,18 @@ pub trait Kernel {
 
     /// Computes with the given instruction set.
     fn run<I: Isa>(self, isa: I) -> Self::Output;
+}
+
+/// A computation over register tiles of `ROWS` × `VECTORS` accumulators.
+///
+/// The shape is chosen by the instruction set, see [`Isa::with_tile`]: it is large enough to hide
+/// the latency of multiply-add and leaves registers for the operands.
+pub trait TileKernel {
+    /// What the computation returns.
+    type Output;
+
+    /// Computes with the given instruction set and tile.
+    fn run<I: Isa, const ROWS: usize, const VECTORS: usize>(self, isa: I) -> Self::Output;
 }
 
 /// Runs a kernel with the instructions of `level`.

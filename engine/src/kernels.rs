@@ -5,6 +5,7 @@
 //! [`isa::dispatch`](crate::isa::dispatch).
 
 pub mod env;
+pub mod gemm;
 pub mod scratch;
 pub mod threads;
 pub mod vector_math;

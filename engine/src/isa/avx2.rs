@@ -3,7 +3,7 @@
 use std::arch::is_x86_feature_detected;
 use std::arch::x86_64::*;
 
-use super::{Isa, Level};
+use super::{Isa, Kernel, Level, TileKernel};
 
 /// Proof of AVX2, FMA and F16C.
 #[derive(Debug, Clone, Copy)]
@@ -39,6 +39,12 @@ impl Avx2 {
     }
 }
 
+#[target_feature(enable = "avx2,fma,f16c")]
+#[inline(never)]
+fn outlined<K: Kernel>(isa: Avx2, kernel: K) -> K::Output {
+    kernel.run(isa)
+}
+
 impl Isa for Avx2 {
     type F32 = __m256;
     type I32 = __m256i;
@@ -46,8 +52,9 @@ impl Isa for Avx2 {
     type F32x16 = [__m256; 2];
 
     const LANES: usize = 8;
-    const REGISTERS: usize = 16;
     const LEVEL: Level = Level::Avx2;
+    const TILE_ROWS: usize = 6;
+    const TILE_VECTORS: usize = 2;
 
     #[inline(always)]
     fn new() -> Option<Self> {
@@ -55,6 +62,17 @@ impl Isa for Avx2 {
             && is_x86_feature_detected!("fma")
             && is_x86_feature_detected!("f16c"))
         .then_some(Avx2(()))
+    }
+
+    #[inline(always)]
+    fn outline<K: Kernel>(self, kernel: K) -> K::Output {
+        // SAFETY: the value proves that the CPU has the features.
+        unsafe { outlined(self, kernel) }
+    }
+
+    #[inline(always)]
+    fn with_tile<T: TileKernel>(self, kernel: T) -> T::Output {
+        kernel.run::<Self, { Self::TILE_ROWS }, { Self::TILE_VECTORS }>(self)
     }
 
     operations! {

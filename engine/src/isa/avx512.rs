@@ -3,7 +3,7 @@
 use std::arch::is_x86_feature_detected;
 use std::arch::x86_64::*;
 
-use super::{Isa, Level};
+use super::{Isa, Kernel, Level, TileKernel};
 
 /// Proof of AVX-512 F, BW, DQ and VL, and of what [`Avx2`](super::avx2::Avx2) proves.
 #[derive(Debug, Clone, Copy)]
@@ -26,6 +26,12 @@ fn first(lanes: usize) -> __mmask16 {
     ((1u32 << lanes) - 1) as __mmask16
 }
 
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+#[inline(never)]
+fn outlined<K: Kernel>(isa: Avx512, kernel: K) -> K::Output {
+    kernel.run(isa)
+}
+
 impl Isa for Avx512 {
     type F32 = __m512;
     type I32 = __m512i;
@@ -33,8 +39,9 @@ impl Isa for Avx512 {
     type F32x16 = [__m512; 1];
 
     const LANES: usize = 16;
-    const REGISTERS: usize = 32;
     const LEVEL: Level = Level::Avx512;
+    const TILE_ROWS: usize = 12;
+    const TILE_VECTORS: usize = 2;
 
     #[inline(always)]
     fn new() -> Option<Self> {
@@ -44,6 +51,17 @@ impl Isa for Avx512 {
             && is_x86_feature_detected!("avx512vl")
             && super::avx2::Avx2::new().is_some())
         .then_some(Avx512(()))
+    }
+
+    #[inline(always)]
+    fn outline<K: Kernel>(self, kernel: K) -> K::Output {
+        // SAFETY: the value proves that the CPU has the features.
+        unsafe { outlined(self, kernel) }
+    }
+
+    #[inline(always)]
+    fn with_tile<T: TileKernel>(self, kernel: T) -> T::Output {
+        kernel.run::<Self, { Self::TILE_ROWS }, { Self::TILE_VECTORS }>(self)
     }
 
     operations! {

@@ -2,7 +2,7 @@
 
 use std::arch::aarch64::*;
 
-use super::{Isa, Level};
+use super::{Isa, Kernel, Level, TileKernel};
 
 /// Proof of Advanced SIMD, which every AArch64 target has.
 #[derive(Debug, Clone, Copy)]
@@ -18,6 +18,11 @@ macro_rules! operations {
     )*};
 }
 
+#[inline(never)]
+fn outlined<K: Kernel>(isa: Neon, kernel: K) -> K::Output {
+    kernel.run(isa)
+}
+
 impl Isa for Neon {
     type F32 = float32x4_t;
     type I32 = int32x4_t;
@@ -25,12 +30,23 @@ impl Isa for Neon {
     type F32x16 = [float32x4_t; 4];
 
     const LANES: usize = 4;
-    const REGISTERS: usize = 32;
     const LEVEL: Level = Level::Neon;
+    const TILE_ROWS: usize = 6;
+    const TILE_VECTORS: usize = 4;
 
     #[inline(always)]
     fn new() -> Option<Self> {
         cfg!(target_feature = "neon").then_some(Neon(()))
+    }
+
+    #[inline(always)]
+    fn outline<K: Kernel>(self, kernel: K) -> K::Output {
+        outlined(self, kernel)
+    }
+
+    #[inline(always)]
+    fn with_tile<T: TileKernel>(self, kernel: T) -> T::Output {
+        kernel.run::<Self, { Self::TILE_ROWS }, { Self::TILE_VECTORS }>(self)
     }
 
     operations! {

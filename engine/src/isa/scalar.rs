@@ -1,6 +1,6 @@
 //! Plain Rust: an instruction set like any other, with one lane.
 
-use super::{Isa, Level};
+use super::{Isa, Kernel, Level, TileKernel};
 
 /// One lane, no intrinsics; multiply-add is never fused, since without the instruction that would
 /// be a slow library call.
@@ -16,6 +16,11 @@ macro_rules! operations {
     )*};
 }
 
+#[inline(never)]
+fn outlined<K: Kernel>(isa: Scalar, kernel: K) -> K::Output {
+    kernel.run(isa)
+}
+
 impl Isa for Scalar {
     type F32 = f32;
     type I32 = i32;
@@ -23,12 +28,23 @@ impl Isa for Scalar {
     type F32x16 = [f32; 16];
 
     const LANES: usize = 1;
-    const REGISTERS: usize = 16;
     const LEVEL: Level = Level::Scalar;
+    const TILE_ROWS: usize = 4;
+    const TILE_VECTORS: usize = 4;
 
     #[inline(always)]
     fn new() -> Option<Self> {
         Some(Scalar)
+    }
+
+    #[inline(always)]
+    fn outline<K: Kernel>(self, kernel: K) -> K::Output {
+        outlined(self, kernel)
+    }
+
+    #[inline(always)]
+    fn with_tile<T: TileKernel>(self, kernel: T) -> T::Output {
+        kernel.run::<Self, { Self::TILE_ROWS }, { Self::TILE_VECTORS }>(self)
     }
 
     operations! {

@@ -2,7 +2,7 @@
 
 use std::arch::wasm32::*;
 
-use super::{Isa, Level};
+use super::{Isa, Kernel, Level, TileKernel};
 
 /// The vectors of a module compiled with `simd128`: nothing to detect, such a module does not
 /// load elsewhere.
@@ -18,6 +18,11 @@ macro_rules! operations {
     )*};
 }
 
+#[inline(never)]
+fn outlined<K: Kernel>(isa: Simd128, kernel: K) -> K::Output {
+    kernel.run(isa)
+}
+
 impl Isa for Simd128 {
     type F32 = v128;
     type I32 = v128;
@@ -25,12 +30,23 @@ impl Isa for Simd128 {
     type F32x16 = [v128; 4];
 
     const LANES: usize = 4;
-    const REGISTERS: usize = 16;
     const LEVEL: Level = Level::Simd128;
+    const TILE_ROWS: usize = 6;
+    const TILE_VECTORS: usize = 2;
 
     #[inline(always)]
     fn new() -> Option<Self> {
         Some(Simd128)
+    }
+
+    #[inline(always)]
+    fn outline<K: Kernel>(self, kernel: K) -> K::Output {
+        outlined(self, kernel)
+    }
+
+    #[inline(always)]
+    fn with_tile<T: TileKernel>(self, kernel: T) -> T::Output {
+        kernel.run::<Self, { Self::TILE_ROWS }, { Self::TILE_VECTORS }>(self)
     }
 
     operations! {

@@ -1,11 +1,32 @@
 //! Multiply then add, rounded twice, on any instruction set.
 
-use super::{Isa, Level};
+use super::{Isa, Kernel, Level, TileKernel};
 
 /// An instruction set without fused multiply-add, so that the same kernel gives the same bits on
 /// all of them.
 #[derive(Debug, Clone, Copy)]
 pub struct Strict<I>(pub I);
+
+/// Wraps the instruction set that a kernel is given.
+struct StrictKernel<K>(K);
+
+impl<K: Kernel> Kernel for StrictKernel<K> {
+    type Output = K::Output;
+
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) -> K::Output {
+        self.0.run(Strict(isa))
+    }
+}
+
+impl<T: TileKernel> TileKernel for StrictKernel<T> {
+    type Output = T::Output;
+
+    #[inline(always)]
+    fn run<I: Isa, const ROWS: usize, const VECTORS: usize>(self, isa: I) -> T::Output {
+        self.0.run::<Strict<I>, ROWS, VECTORS>(Strict(isa))
+    }
+}
 
 macro_rules! forward {
     ($(fn $name:ident($($arg:ident: $ty:ty),*) $(-> $out:ty)?;)*) => {$(
@@ -33,8 +54,9 @@ impl<I: Isa> Isa for Strict<I> {
     type F32x16 = I::F32x16;
 
     const LANES: usize = I::LANES;
-    const REGISTERS: usize = I::REGISTERS;
     const LEVEL: Level = I::LEVEL;
+    const TILE_ROWS: usize = I::TILE_ROWS;
+    const TILE_VECTORS: usize = I::TILE_VECTORS;
 
     #[inline(always)]
     fn new() -> Option<Self> {
@@ -49,6 +71,16 @@ impl<I: Isa> Isa for Strict<I> {
     #[inline(always)]
     fn neg_mul_add(self, a: I::F32, b: I::F32, c: I::F32) -> I::F32 {
         self.0.sub(c, self.0.mul(a, b))
+    }
+
+    #[inline(always)]
+    fn outline<K: Kernel>(self, kernel: K) -> K::Output {
+        self.0.outline(StrictKernel(kernel))
+    }
+
+    #[inline(always)]
+    fn with_tile<T: TileKernel>(self, kernel: T) -> T::Output {
+        self.0.with_tile(StrictKernel(kernel))
     }
 
     forward! {

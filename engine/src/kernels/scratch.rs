@@ -17,9 +17,10 @@ use super::threads::Threads;
 /// Bytes of a cache line: the alignment of every buffer.
 pub const ALIGNMENT: usize = 64;
 
+/// A cache line: the unit of allocation, so that buffers are aligned.
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C, align(64))]
-struct Line([u8; ALIGNMENT]);
+pub(crate) struct Line([u8; ALIGNMENT]);
 
 /// A buffer and how many of its lines may hold data.
 #[derive(Default)]
@@ -91,6 +92,9 @@ impl Drop for Lent {
 
 /// Lends `len` elements of scratch memory, aligned to [`ALIGNMENT`] bytes, with unspecified
 /// content.
+///
+/// Borrow before entering [`dispatch`](crate::isa::dispatch): `work` is compiled without its
+/// instruction set.
 pub fn with<T: Pod, R>(len: usize, work: impl FnOnce(&mut [T]) -> R) -> R {
     const { assert!(align_of::<T>() <= ALIGNMENT && size_of::<T>() > 0) };
     let lines = (len * size_of::<T>()).div_ceil(ALIGNMENT);

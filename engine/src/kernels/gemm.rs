@@ -1,0 +1,278 @@
+//! Matrix products of `f32`: `C = activation(alpha · A · B + bias + residual)`.
+//!
+//! The path of a product:
+//! - [`packing`]: operands in the order in which they are read; weights once, at load time.
+//! - [`blocking`]: loops that keep what is reused in the caches.
+//! - [`microkernel`]: one tile of C in registers.
+//! - [`epilogue`]: what happens to the sums before they are stored.
+//! - [`vector`]: products of one row, which read B only once and are bound by memory.
+//!
+//! Under [`Numerics::Reproducible`](crate::isa::Numerics) each element is
+//! `((a₀b₀ + a₁b₁) + a₂b₂) + …` with every product and sum rounded, whatever path is taken.
+
+pub mod epilogue;
+pub mod packing;
+
+pub(crate) mod blocking;
+pub(crate) mod microkernel;
+#[cfg(test)]
+mod tests;
+mod vector;
+
+use self::blocking::{BlockKernel, InPlace, Lhs, PackedNow, Product, Rhs};
+pub use self::epilogue::{Activation, Bias, Epilogue};
+use self::microkernel::OutputBlock;
+pub use self::packing::{PackedA, PackedARef, PackedB, PackedBRef, packed_len, tile_shape};
+use super::env::Env;
+use super::scratch;
+
+/// A matrix somewhere in a slice: element `[i, j]` is `data[i * row_stride + j * col_stride]`.
+#[derive(Debug, Clone, Copy)]
+pub struct MatrixRef<'a> {
+    pub(crate) data: &'a [f32],
+    pub(crate) rows: usize,
+    pub(crate) cols: usize,
+    pub(crate) row_stride: usize,
+    pub(crate) col_stride: usize,
+}
+
+impl<'a> MatrixRef<'a> {
+    /// A row-major matrix without gaps.
+    ///
+    /// # Panics
+    /// If `data` has not exactly `rows * cols` elements.
+    pub fn new(data: &'a [f32], rows: usize, cols: usize) -> Self {
+        assert_eq!(data.len(), rows * cols, "matrix of {rows} x {cols}");
+        MatrixRef {
+            data,
+            rows,
+            cols,
+            row_stride: cols,
+            col_stride: 1,
+        }
+    }
+
+    /// A matrix with any strides, in elements.
+    ///
+    /// # Panics
+    /// If the last element is not in `data`.
+    pub fn strided(
+        data: &'a [f32],
+        rows: usize,
+        cols: usize,
+        row_stride: usize,
+        col_stride: usize,
+    ) -> Self {
+        if rows > 0 && cols > 0 {
+            let last = (rows - 1) * row_stride + (cols - 1) * col_stride;
+            assert!(
+                last < data.len(),
+                "matrix of {rows} x {cols} in {} elements",
+                data.len()
+            );
+        }
+        MatrixRef {
+            data,
+            rows,
+            cols,
+            row_stride,
+            col_stride,
+        }
+    }
+
+    /// The same elements with rows and columns exchanged.
+    pub fn transposed(self) -> Self {
+        MatrixRef {
+            rows: self.cols,
+            cols: self.rows,
+            row_stride: self.col_stride,
+            col_stride: self.row_stride,
+            ..self
+        }
+    }
+}
+
+/// The left-hand side of a product, `[m, k]`.
+#[derive(Debug, Clone, Copy)]
+pub enum Left<'a> {
+    /// As it is.
+    Plain(MatrixRef<'a>),
+    /// Packed for the level of the environment.
+    Packed(PackedARef<'a>),
+}
+
+/// The right-hand side of a product, `[k, n]`.
+#[derive(Debug, Clone, Copy)]
+pub enum Right<'a> {
+    /// As it is.
+    Plain(MatrixRef<'a>),
+    /// Packed for the level of the environment.
+    Packed(PackedBRef<'a>),
+}
+
+/// A matrix product.
+#[derive(Debug)]
+pub struct Gemm<'a> {
+    /// `[m, k]`
+    pub a: Left<'a>,
+    /// `[k, n]`
+    pub b: Right<'a>,
+    /// `[m, n]`, row-major.
+    pub c: &'a mut [f32],
+    /// Distance of two rows of `c` in elements.
+    pub c_row_stride: usize,
+    /// Whether the sums start from what `c` holds (`alpha` then scales that, too).
+    pub accumulate: bool,
+    /// What happens to the sums.
+    pub epilogue: Epilogue<'a>,
+}
+
+/// Below this many multiplications a product stays on one thread: waking another costs more.
+const PARALLEL_THRESHOLD: usize = 1 << 17;
+
+/// Computes a matrix product.
+///
+/// # Panics
+/// If shapes do not fit each other or the slices, or if a packed operand was packed for a level
+/// with another register tile.
+pub fn gemm(env: &Env, product: Gemm<'_>) {
+    let Gemm {
+        a,
+        b,
+        c,
+        c_row_stride,
+        accumulate,
+        epilogue,
+    } = product;
+    let (m, k) = match a {
+        Left::Plain(a) => (a.rows, a.cols),
+        Left::Packed(a) => (a.m, a.k),
+    };
+    let (b_rows, n) = match b {
+        Right::Plain(b) => (b.rows, b.cols),
+        Right::Packed(b) => (b.k, b.n),
+    };
+    assert_eq!(k, b_rows, "[{m}, {k}] x [{b_rows}, {n}]");
+    epilogue.check(m, n, c_row_stride);
+    let output = OutputBlock::new(c, m, n, c_row_stride);
+    let shape @ (height, width) = tile_shape(env.level);
+    let a = match a {
+        Left::Packed(a) => {
+            assert_eq!(
+                a.height, height,
+                "left-hand side packed for another instruction set"
+            );
+            Lhs::Packed(a)
+        }
+        Left::Plain(a) => choose_lhs(a, n, shape),
+    };
+    match b {
+        Right::Packed(b) => {
+            assert_eq!(
+                b.width, width,
+                "right-hand side packed for another instruction set"
+            );
+            run(
+                env,
+                output,
+                &Product {
+                    depth: k,
+                    a,
+                    b,
+                    accumulate,
+                    epilogue,
+                },
+            );
+        }
+        Right::Plain(b) => {
+            if let (1, Lhs::InPlace(a), false) = (m, a, accumulate)
+                && vector::suits(env, b)
+            {
+                vector::multiply(env, &a.data[..k], b, &epilogue, output);
+            } else if b.col_stride == 1 && m <= IN_PLACE_ROWS * height {
+                run(
+                    env,
+                    output,
+                    &Product {
+                        depth: k,
+                        a,
+                        b: InPlace(b),
+                        accumulate,
+                        epilogue,
+                    },
+                );
+            } else {
+                run(
+                    env,
+                    output,
+                    &Product {
+                        depth: k,
+                        a,
+                        b: PackedNow(b),
+                        accumulate,
+                        epilogue,
+                    },
+                );
+            }
+        }
+    }
+}
+
+/// Up to so many tiles of rows, packing B costs more than reading it where it is.
+const IN_PLACE_ROWS: usize = 4;
+
+fn choose_lhs(a: MatrixRef<'_>, n: usize, (height, width): (usize, usize)) -> Lhs<'_> {
+    let _ = (n, height, width);
+    if a.col_stride == 1 || (a.row_stride == 1 && a.rows >= height) {
+        Lhs::InPlace(a)
+    } else {
+        Lhs::Strided(a)
+    }
+}
+
+/// Computes a product on the threads of the environment.
+pub(crate) fn run<R: Rhs>(env: &Env, output: OutputBlock<'_>, product: &Product<'_, R>) {
+    let shape = tile_shape(env.level);
+    let (row_step, col_step) = steps(
+        env.threads.count(),
+        shape,
+        output.rows,
+        output.cols,
+        product.depth,
+    );
+    output.for_each_block(&env.threads, row_step, col_step, |block| {
+        let (a_len, b_len) = product.scratch_len(shape, block.rows, block.cols);
+        scratch::with(a_len, |a_scratch| {
+            scratch::with(b_len, |b_scratch| {
+                env.dispatch(BlockKernel {
+                    product,
+                    block,
+                    a_scratch,
+                    b_scratch,
+                });
+            });
+        });
+    });
+}
+
+/// Into which rectangles an output is split for `threads`: multiples of the register tile, about
+/// two for each thread, along the longer side.
+fn steps(
+    threads: usize,
+    (height, width): (usize, usize),
+    m: usize,
+    n: usize,
+    k: usize,
+) -> (usize, usize) {
+    let work = m.saturating_mul(n).saturating_mul(k);
+    if threads == 1 || work < PARALLEL_THRESHOLD {
+        return (m.max(1), n.max(1));
+    }
+    let pieces = (2 * threads).min(work / (PARALLEL_THRESHOLD / 2));
+    let (down, across) = (m.div_ceil(height), n.div_ceil(width));
+    if across >= pieces || across >= down {
+        (m, across.div_ceil(pieces) * width)
+    } else {
+        (down.div_ceil(pieces) * height, n)
+    }
+}
