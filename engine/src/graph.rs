@@ -10,6 +10,7 @@ pub mod attributes;
 mod build;
 pub mod dimension;
 mod functions;
+pub mod inference;
 mod order;
 
 pub use attributes::Attributes;
@@ -194,6 +195,28 @@ impl Graph {
                 *output = to;
             }
         }
+    }
+
+    /// A node of an operator from the table, with outputs that exist already; `None` where this
+    /// build does not have the operator or it does not take the attributes.
+    pub fn make_node(
+        &self,
+        name: NodeName,
+        attributes: Attributes,
+        inputs: &[Option<ValueId>],
+        outputs: &[Option<ValueId>],
+    ) -> Option<Node> {
+        let entry = crate::operators::find(&name.domain, &name.op_type, name.opset)?;
+        let operator = (entry.parse)(&attributes).ok()?;
+        Some(Node {
+            name: Arc::new(name),
+            inputs: inputs.into(),
+            outputs: outputs.into(),
+            attributes,
+            operator: operator.into(),
+            subgraphs: Vec::new(),
+            captures: 0,
+        })
     }
 
     /// Nodes of this graph and of all below it.

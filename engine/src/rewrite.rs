@@ -3,31 +3,40 @@
 //! A rewrite takes a [`Graph`] and leaves one that computes the same with less work. They run in
 //! the order of [`PASSES`], again and again until none changes anything.
 
+mod activation;
+mod batch_norm;
+mod common_subexpressions;
 mod dead_code;
 mod fold;
+mod gelu;
+mod identity;
+mod normalization;
+mod pattern;
 
-use crate::error::Error;
 use crate::graph::Graph;
+use crate::graph::inference::infer_types;
 use crate::kernels::env::Env;
 
 /// One rewrite.
-pub(crate) struct Pass {
+struct Pass {
     /// Its name in reports.
     name: &'static str,
-    /// Applies it once over the graph and gives the number of places it changed.
-    apply: fn(&mut Graph, &Env) -> Result<usize, Error>,
+    /// Applies it once over the graph and gives the number of places it changed. One whose result
+    /// needs an operator that this build leaves out changes nothing.
+    apply: fn(&mut Graph, &Env) -> usize,
 }
 
 /// All rewrites in their order.
+#[rustfmt::skip]
 const PASSES: &[Pass] = &[
-    Pass {
-        name: "constant folding",
-        apply: fold::apply,
-    },
-    Pass {
-        name: "dead code",
-        apply: dead_code::apply,
-    },
+    Pass { name: "identity removal", apply: identity::apply },
+    Pass { name: "constant folding", apply: fold::apply },
+    Pass { name: "common subexpressions", apply: common_subexpressions::apply },
+    Pass { name: "batch normalization", apply: batch_norm::apply },
+    Pass { name: "normalization", apply: normalization::apply },
+    Pass { name: "gelu", apply: gelu::apply },
+    Pass { name: "bias, residual and activation", apply: activation::apply },
+    Pass { name: "dead code", apply: dead_code::apply },
 ];
 
 /// Rounds after which rewriting stops even if something still changes.
@@ -45,34 +54,31 @@ pub struct RewriteReport {
 }
 
 /// Rewrites a graph and all its subgraphs.
-///
-/// # Errors
-/// When a node fails on constants, which it would at run time as well.
-pub fn rewrite(graph: &mut Graph, env: &Env) -> Result<RewriteReport, Error> {
+pub fn rewrite(graph: &mut Graph, env: &Env) -> RewriteReport {
     let mut report = RewriteReport {
         nodes_before: graph.node_count(),
-        ..Default::default()
+        changes: PASSES.iter().map(|pass| (pass.name, 0)).collect(),
+        ..RewriteReport::default()
     };
-    report.changes = PASSES.iter().map(|pass| (pass.name, 0)).collect();
-    rewrite_graph(graph, env, &mut report)?;
-    report.nodes_after = graph.node_count();
-    Ok(report)
-}
-
-fn rewrite_graph(graph: &mut Graph, env: &Env, report: &mut RewriteReport) -> Result<(), Error> {
-    for subgraph in graph.nodes.iter_mut().flat_map(|n| &mut n.subgraphs) {
-        rewrite_graph(subgraph, env, report)?;
-    }
     for _ in 0..ROUNDS {
-        let mut changed = 0;
-        for (pass, (_, count)) in PASSES.iter().zip(&mut report.changes) {
-            let changes = (pass.apply)(graph, env)?;
-            *count += changes;
-            changed += changes;
-        }
-        if changed == 0 {
+        infer_types(graph);
+        if rewrite_once(graph, env, &mut report) == 0 {
             break;
         }
     }
-    Ok(())
+    report.nodes_after = graph.node_count();
+    report
+}
+
+fn rewrite_once(graph: &mut Graph, env: &Env, report: &mut RewriteReport) -> usize {
+    let mut changed = 0;
+    for subgraph in graph.nodes.iter_mut().flat_map(|n| &mut n.subgraphs) {
+        changed += rewrite_once(subgraph, env, report);
+    }
+    for (i, pass) in PASSES.iter().enumerate() {
+        let changes = (pass.apply)(graph, env);
+        report.changes[i].1 += changes;
+        changed += changes;
+    }
+    changed
 }

@@ -146,8 +146,11 @@ impl Session {
             threads: options.threads.clone(),
         };
         let report = match options.rewrite {
-            true => rewrite::rewrite(&mut graph, &env)?,
-            false => RewriteReport::default(),
+            true => rewrite::rewrite(&mut graph, &env),
+            false => {
+                graph::inference::infer_types(&mut graph);
+                RewriteReport::default()
+            }
         };
         let infos = |ids: &[ValueId], graph: &Graph| -> Vec<ValueInfo> {
             ids.iter().map(|&id| graph.value(id).clone()).collect()

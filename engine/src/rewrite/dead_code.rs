@@ -1,10 +1,9 @@
 //! Removes nodes whose outputs nobody reads, and constants that nobody reads.
 
-use crate::error::Error;
 use crate::graph::Graph;
 use crate::kernels::env::Env;
 
-pub(super) fn apply(graph: &mut Graph, _: &Env) -> Result<usize, Error> {
+pub(super) fn apply(graph: &mut Graph, _: &Env) -> usize {
     let mut used = vec![false; graph.values.len()];
     for id in &graph.outputs {
         used[id.index()] = true;
@@ -29,5 +28,5 @@ pub(super) fn apply(graph: &mut Graph, _: &Env) -> Result<usize, Error> {
     let mut kept = keep.iter();
     graph.nodes.retain(|_| kept.next().copied().unwrap_or(true));
     graph.constants.retain(|id, _| used[id.index()]);
-    Ok(changes)
+    changes
 }

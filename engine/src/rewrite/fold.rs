@@ -1,6 +1,5 @@
 //! Computes at load what depends on constants alone.
 
-use crate::error::Error;
 use crate::graph::Graph;
 use crate::graph::ValueType;
 use crate::graph::dimension::known_dims;
@@ -12,7 +11,7 @@ use crate::tensor::{Tensor, Value};
 /// expand a number to gigabytes.
 const LIMIT_BYTES: usize = 1 << 20;
 
-pub(super) fn apply(graph: &mut Graph, env: &Env) -> Result<usize, Error> {
+pub(super) fn apply(graph: &mut Graph, env: &Env) -> usize {
     let mut changes = 0;
     for i in 0..graph.nodes.len() {
         let node = &graph.nodes[i];
@@ -70,7 +69,7 @@ pub(super) fn apply(graph: &mut Graph, env: &Env) -> Result<usize, Error> {
     graph
         .nodes
         .retain(|node| node.outputs.iter().any(Option::is_some));
-    Ok(changes)
+    changes
 }
 
 /// Whether the outputs stay within a limit, as far as shapes tell.

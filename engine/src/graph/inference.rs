@@ -1,0 +1,85 @@
+//! Types and shapes of all values of a graph, as far as they follow from its inputs and constants.
+//!
+//! Each operator's own shape rule is asked, producers first, with symbols where sizes are not
+//! known. What is inferred goes before what the file declares: annotations may be wrong. A node
+//! whose inputs do not fit leaves its outputs unknown; running it will say why.
+
+use super::{Graph, Ints, ValueId, ValueType};
+use crate::operator::{InferContext, InputInfo};
+use crate::tensor::Tensor;
+
+/// Infers the types of a graph's values and of its subgraphs' values.
+pub fn infer_types(graph: &mut Graph) {
+    let mut ints: Vec<Option<Ints>> = vec![None; graph.values.len()];
+    for i in 0..graph.nodes.len() {
+        infer_subgraphs(graph, i);
+        let node = &graph.nodes[i];
+        let own = node.inputs.len() - node.captures;
+        let info = |id: ValueId| {
+            let value_type = &graph.values[id.index()].value_type;
+            InputInfo {
+                kind: value_type.kind.as_ref(),
+                dims: value_type.dims.as_deref(),
+                value: graph
+                    .constants
+                    .get(&id)
+                    .filter(|t| is_aligned(t))
+                    .map(Tensor::view),
+                ints: ints[id.index()].as_deref(),
+            }
+        };
+        let infos: Vec<_> = node.inputs[..own].iter().map(|id| id.map(info)).collect();
+        let below: Vec<Vec<ValueType>> = node.subgraphs.iter().map(output_types).collect();
+        let ctx = InferContext::new(&infos, node.outputs.len(), &below);
+        let Ok(outputs) = node.operator.infer(&ctx) else {
+            continue;
+        };
+        let ids = node.outputs.clone();
+        for (id, output) in ids.iter().zip(outputs) {
+            let Some(id) = id else { continue };
+            let known = &mut graph.values[id.index()].value_type;
+            if output.value_type.kind.is_some() {
+                known.kind = output.value_type.kind;
+            }
+            if output.value_type.dims.is_some() {
+                known.dims = output.value_type.dims;
+            }
+            ints[id.index()] = output.ints;
+        }
+    }
+}
+
+/// Weights borrowed from a file may begin at any byte; none that shapes follow from are large.
+fn is_aligned(tensor: &Tensor) -> bool {
+    tensor
+        .bytes()
+        .as_ptr()
+        .addr()
+        .is_multiple_of(tensor.data_type().alignment())
+}
+
+fn output_types(graph: &Graph) -> Vec<ValueType> {
+    graph
+        .outputs
+        .iter()
+        .map(|&id| graph.value(id).value_type.clone())
+        .collect()
+}
+
+/// Tells the subgraphs of a node what is known of their captures, and infers them.
+fn infer_subgraphs(graph: &mut Graph, index: usize) {
+    let node = &graph.nodes[index];
+    let own = node.inputs.len() - node.captures;
+    let captured: Vec<ValueType> = node.inputs[own..]
+        .iter()
+        .map(|id| id.map_or(ValueType::UNKNOWN, |id| graph.value(id).value_type.clone()))
+        .collect();
+    for subgraph in &mut graph.nodes[index].subgraphs {
+        let first = subgraph.inputs.len() - captured.len();
+        for (i, value_type) in captured.iter().enumerate() {
+            let id = subgraph.inputs[first + i];
+            subgraph.values[id.index()].value_type = value_type.clone();
+        }
+        infer_types(subgraph);
+    }
+}
