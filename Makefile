@@ -1,0 +1,25 @@
+# The whole repository in a few words. `make help` lists them.
+.PHONY: help build test check models operator clean
+.DEFAULT_GOAL := help
+
+help:            ## this list
+	@grep -E '^[a-z]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 12
+
+build:           ## the `lethe` program, at target/release/lethe, with its guests inside
+	cargo build --release --package lethe-host --bin lethe
+
+test:            ## installs what the tests need, runs them all, ends with `N passed, N failed`
+	python3 scripts/test.py
+
+check:           ## formatting, lints, documentation and house rules; warnings are errors
+	python3 scripts/check.py
+
+models:          ## makes the embedded models again
+	python3 models/digits/train.py
+	python3 models/vibration/train.py
+
+operator:        ## a new operator's file from the template: make operator NAME=HardSwish
+	python3 scripts/new_operator.py $(NAME)
+
+clean:           ## removes everything that was built or installed here
+	rm -rf target web/node_modules web/pkg www/node_modules www/dist

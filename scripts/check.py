@@ -1,0 +1,87 @@
+#!/usr/bin/env python3
+"""Formatting, lints, documentation and house rules: `make check`. Warnings are errors.
+
+The house rules are those of CONTRIBUTING.md that a program can see. Everything is run, so that one
+call shows everything there is to mend; the exit status is 1 if anything is.
+"""
+
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+CARGO_JOBS = os.environ.get("CARGO_BUILD_JOBS", str(os.cpu_count()))
+MOST_LINES = 600
+
+COMMANDS = [
+    ("formatting", ["cargo", "fmt", "--all", "--check"], {}),
+    ("lints", ["cargo", "clippy", "-j", CARGO_JOBS, "--workspace", "--all-targets", "--quiet",
+               "--", "-D", "warnings"], {}),
+    ("lints, engine in wasm", ["cargo", "clippy", "-j", CARGO_JOBS, "-p", "lethe-engine",
+                               "--no-default-features", "--target", "wasm32-unknown-unknown",
+                               "--quiet", "--", "-D", "warnings"],
+     {"CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_RUSTFLAGS": "-C target-feature=+simd128"}),
+    ("documentation", ["cargo", "doc", "-j", CARGO_JOBS, "--workspace", "--no-deps", "--quiet"],
+     {"RUSTDOCFLAGS": "-D warnings"}),
+]
+
+
+def tracked_files():
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, text=True, capture_output=True, check=True)
+    return [path for path in map(pathlib.Path, listed.stdout.splitlines()) if (ROOT / path).is_file()]
+
+
+def house_rules():
+    """Lines that say where a rule is broken."""
+    broken = []
+    for path in tracked_files():
+        if path.suffix == ".rs":
+            lines = (ROOT / path).read_text().splitlines()
+            is_test = "tests" in path.parts or path.stem == "tests"
+            tests_begin = next((i for i, line in enumerate(lines)
+                                if line == "#[cfg(test)]" and lines[i + 1 : i + 2] == ["mod tests {"]),
+                               len(lines))
+            if not is_test and tests_begin > MOST_LINES:
+                broken.append(f"{path}: {tests_begin} lines without tests; look for the second noun")
+            if path.name == "mod.rs":
+                broken.append(f"{path}: a module is name.rs with name/")
+            if path.stem in ("utils", "util", "helpers", "common", "misc", "base"):
+                broken.append(f"{path}: name the noun that it is about")
+            if not is_test and lines and not lines[0].startswith(("//!", "#!")):
+                broken.append(f"{path}: begins without a module doc")
+        if path.suffix == ".md":
+            text = re.sub(r"```.*?```", "", (ROOT / path).read_text(), flags=re.S)
+            for link in re.findall(r"\]\(([^)#\s]+)[^)]*\)", text):
+                if "://" not in link and not (ROOT / path.parent / link).exists():
+                    broken.append(f"{path}: links to {link}, which does not exist")
+    return broken
+
+
+def main():
+    failures = []
+    for name, command, environment in COMMANDS:
+        print(f"{name}: {' '.join(command)}", flush=True)
+        if subprocess.run(command, cwd=ROOT, env=os.environ | environment,
+                          stdin=subprocess.DEVNULL).returncode:
+            failures.append(name)
+    print("house rules", flush=True)
+    broken = house_rules()
+    for line in broken:
+        print(f"    {line}")
+    if broken:
+        failures.append("house rules")
+    if shutil.which("cargo-deny"):
+        print("licences: cargo deny check licenses bans sources", flush=True)
+        if subprocess.run(["cargo", "deny", "check", "licenses", "bans", "sources"], cwd=ROOT).returncode:
+            failures.append("licences")
+    else:
+        print("licences: SKIPPED, cargo-deny is not installed")
+    print(f"to mend: {', '.join(failures)}" if failures else "all good")
+    sys.exit(bool(failures))
+
+
+if __name__ == "__main__":
+    main()
