@@ -260,6 +260,20 @@ def engine_in_wasm(name, about, features):
     )
 
 
+NEON = Suite(
+    "engine-neon", "engine with NEON, under emulation",
+    [rust_target("aarch64-unknown-linux-gnu"),
+     debian("gcc-aarch64-linux-gnu", "aarch64-linux-gnu-gcc"),
+     debian("libc6-dev-arm64-cross", "usr/aarch64-linux-gnu/include/stdio.*"),
+     debian("qemu-user", "qemu-aarch64")],
+    cargo_test("-p", "lethe-engine", "--target", "aarch64-unknown-linux-gnu", "--lib"),
+    rust_counts,
+    {
+        "CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER": "aarch64-linux-gnu-gcc",
+        "CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER": "qemu-aarch64 -L /usr/aarch64-linux-gnu",
+    },
+)
+
 OPEN_MODELS = ["squeezenet1_1", "mobilenet_v2", "resnet18", "bert_base", "gpt2_small"]
 
 SUITES = [
@@ -269,6 +283,8 @@ SUITES = [
           cargo_test("-p", "lethe-engine"), rust_counts),
     engine_in_wasm("wasm", "engine in wasm without SIMD", "-simd128"),
     engine_in_wasm("simd128", "engine in wasm with SIMD128", "+simd128"),
+    engine_in_wasm("relaxed", "engine in wasm with relaxed SIMD", "+simd128,+relaxed-simd"),
+    NEON,
 ]
 
 

@@ -56,9 +56,6 @@ impl Isa for Simd128 {
         fn sub(self, a: v128, b: v128) -> v128 = f32x4_sub(a, b);
         fn mul(self, a: v128, b: v128) -> v128 = f32x4_mul(a, b);
         fn div(self, a: v128, b: v128) -> v128 = f32x4_div(a, b);
-        // `pmin(x, y)` is `y < x ? y : x`, and `pmax(x, y)` is `x < y ? y : x`.
-        fn min(self, a: v128, b: v128) -> v128 = f32x4_pmin(b, a);
-        fn max(self, a: v128, b: v128) -> v128 = f32x4_pmax(b, a);
         fn neg(self, a: v128) -> v128 = f32x4_neg(a);
         fn abs(self, a: v128) -> v128 = f32x4_abs(a);
         fn sqrt(self, a: v128) -> v128 = f32x4_sqrt(a);
@@ -99,12 +96,19 @@ impl Isa for Simd128 {
 
     #[cfg(target_feature = "relaxed-simd")]
     operations! {
+        // Not `pmin` and `pmax`: where relaxed SIMD is allowed LLVM 22 makes their relaxed kin of
+        // them, which may answer either zero for 0 and -0.
+        fn min(self, a: v128, b: v128) -> v128 = v128_bitselect(a, b, f32x4_lt(a, b));
+        fn max(self, a: v128, b: v128) -> v128 = v128_bitselect(a, b, f32x4_gt(a, b));
         fn mul_add(self, a: v128, b: v128, c: v128) -> v128 = f32x4_relaxed_madd(a, b, c);
         fn neg_mul_add(self, a: v128, b: v128, c: v128) -> v128 = f32x4_relaxed_nmadd(a, b, c);
     }
 
     #[cfg(not(target_feature = "relaxed-simd"))]
     operations! {
+        // `pmin(x, y)` is `y < x ? y : x`, and `pmax(x, y)` is `x < y ? y : x`.
+        fn min(self, a: v128, b: v128) -> v128 = f32x4_pmin(b, a);
+        fn max(self, a: v128, b: v128) -> v128 = f32x4_pmax(b, a);
         fn mul_add(self, a: v128, b: v128, c: v128) -> v128 = f32x4_add(f32x4_mul(a, b), c);
         fn neg_mul_add(self, a: v128, b: v128, c: v128) -> v128 = f32x4_sub(c, f32x4_mul(a, b));
     }
