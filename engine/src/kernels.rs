@@ -6,6 +6,7 @@
 
 pub mod env;
 pub mod gemm;
+pub mod integer_gemm;
 pub mod scratch;
 pub mod threads;
 pub mod vector_math;
