@@ -204,18 +204,18 @@ unsafe fn accumulate<D: ByteDot, const ROWS: usize, const VECTORS: usize>(
     let isa = dot.isa();
     let lanes = <D::Isa as Isa>::LANES;
     let mut columns = [isa.splat_i32(0); VECTORS];
-    for v in 0..VECTORS {
+    for (v, column) in columns.iter_mut().enumerate() {
         let (panel, offset) = (v * lanes / PANEL, v * lanes % PANEL);
         // SAFETY: the caller promises the step of each panel; a step has 16 lanes.
-        columns[v] =
+        *column =
             unsafe { isa.load_i32_ptr(b.add(panel * panel_stride).cast::<i32>().add(offset)) };
     }
-    for r in 0..ROWS {
+    for (r, sums) in sums.iter_mut().enumerate() {
         // SAFETY: the caller promises 4 bytes of each row.
         let quad = unsafe { a.add(r * stride).cast::<i32>().read_unaligned() };
         let quad = isa.splat_i32(i32::from_le(quad));
-        for v in 0..VECTORS {
-            sums[r][v] = dot.dot_u8_i8(sums[r][v], quad, columns[v]);
+        for (sum, column) in sums.iter_mut().zip(columns) {
+            *sum = dot.dot_u8_i8(*sum, quad, column);
         }
     }
 }
@@ -236,7 +236,7 @@ unsafe fn write<I: Isa>(isa: I, job: &Job<'_>, row: usize, panel: usize, sums: &
     );
     let vectors = PANEL / I::LANES;
     let mut exact = [isa.splat_i32(0); PANEL];
-    for v in 0..vectors {
+    for (v, exact) in exact[..vectors].iter_mut().enumerate() {
         let lane = v * I::LANES;
         let mut sum = isa.load_i32(&sums[lane..]);
         let column_sums = isa.load_i32(&job.rhs.sums()[first + lane..]);
@@ -245,7 +245,7 @@ unsafe fn write<I: Isa>(isa: I, job: &Job<'_>, row: usize, panel: usize, sums: &
             let zeros = isa.load_i32(&job.rhs.zero_points()[first + lane..]);
             sum = isa.add_i32(sum, isa.mul_i32(of_zeros, zeros));
         }
-        exact[v] = sum;
+        *exact = sum;
     }
     let exact = &exact[..vectors];
     let Some(scale) = &target.scale else {
