@@ -317,31 +317,22 @@ impl<A: Operand, const ROWS: usize, const VECTORS: usize> Kernel
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
         let Registers { tile, place, a } = self;
-        let mut acc = [[isa.zero(); VECTORS]; ROWS];
-        if tile.from_c {
-            for (i, row) in acc.iter_mut().enumerate() {
-                if i < tile.rows {
-                    // SAFETY: row `i` of the tile is within the block.
-                    *row = unsafe { load_row(isa, place.c.add(i * place.c_stride), tile.cols) };
+        // SAFETY: `choose_layout` checked the operands and that the tile is within the block.
+        let sums = unsafe {
+            if tile.from_c {
+                let mut start = [[isa.zero(); VECTORS]; ROWS];
+                for (i, row) in start.iter_mut().enumerate().take(tile.rows) {
+                    *row = load_row(isa, place.c.add(i * place.c_stride), tile.cols);
                 }
+                multiply(isa, tile.depth, &a, tile.b.as_ptr(), tile.b_stride, start)
+            } else {
+                let start = [[isa.zero(); VECTORS]; ROWS];
+                multiply(isa, tile.depth, &a, tile.b.as_ptr(), tile.b_stride, start)
             }
-        }
-        let mut b = tile.b.as_ptr();
-        for p in 0..tile.depth {
-            let mut columns = [isa.zero(); VECTORS];
-            for (v, vector) in columns.iter_mut().enumerate() {
-                // SAFETY: `choose_layout` checked that B has `depth` rows of whole vectors.
-                *vector = unsafe { isa.load_ptr(b.add(v * I::LANES)) };
-            }
-            for (i, row) in acc.iter_mut().enumerate() {
-                // SAFETY: `choose_layout` checked `ROWS` × `depth` elements of A.
-                let x = isa.splat(unsafe { a.at(i, p) });
-                for (sum, y) in row.iter_mut().zip(columns) {
-                    *sum = isa.mul_add(x, y, *sum);
-                }
-            }
-            b = b.wrapping_add(tile.b_stride);
-        }
+        };
+        // A copy: the loops below index it at run time, which would keep the sums of the loop
+        // above in memory.
+        let mut acc = sums;
         let mut pass_over_memory = Activation::None;
         if let Some(epilogue) = tile.epilogue {
             pass_over_memory = finish(isa, &mut acc, tile, &place, epilogue);
@@ -358,10 +349,61 @@ impl<A: Operand, const ROWS: usize, const VECTORS: usize> Kernel
                 let row = unsafe {
                     std::slice::from_raw_parts_mut(place.c.add(i * place.c_stride), tile.cols)
                 };
-                pass_over_memory.apply_slice(isa, row);
+                isa.outline(ApplyActivation {
+                    activation: pass_over_memory,
+                    row,
+                });
             }
         }
     }
+}
+
+/// One function for all micro-kernels, which it would bloat.
+struct ApplyActivation<'r> {
+    activation: Activation,
+    row: &'r mut [f32],
+}
+
+impl Kernel for ApplyActivation<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) {
+        self.activation.apply_slice(isa, self.row);
+    }
+}
+
+/// The sums of a tile, added to `start`.
+///
+/// # Safety
+/// `a` must be readable for `ROWS` × `depth` elements and `b` for `depth` rows of `VECTORS`
+/// vectors.
+#[inline(always)]
+unsafe fn multiply<I: Isa, A: Operand, const ROWS: usize, const VECTORS: usize>(
+    isa: I,
+    depth: usize,
+    a: &A,
+    mut b: *const f32,
+    b_stride: usize,
+    start: [[I::F32; VECTORS]; ROWS],
+) -> [[I::F32; VECTORS]; ROWS] {
+    let mut acc = start;
+    for p in 0..depth {
+        let mut columns = [isa.zero(); VECTORS];
+        for (v, vector) in columns.iter_mut().enumerate() {
+            // SAFETY: the caller promises whole vectors.
+            *vector = unsafe { isa.load_ptr(b.add(v * I::LANES)) };
+        }
+        for i in 0..ROWS {
+            // SAFETY: the caller promises these elements.
+            let x = isa.splat(unsafe { a.at(i, p) });
+            for v in 0..VECTORS {
+                acc[i][v] = isa.mul_add(x, columns[v], acc[i][v]);
+            }
+        }
+        b = b.wrapping_add(b_stride);
+    }
+    acc
 }
 
 /// Applies the epilogue to the sums and returns the activation that is left to do in memory: all

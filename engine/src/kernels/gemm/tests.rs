@@ -249,6 +249,41 @@ fn epilogues_and_gaps_agree_with_the_formula() {
 }
 
 #[test]
+fn batched_products_follow_their_offsets() {
+    // Attention-like: 5 products, queries in rows with gaps, keys transposed, one key shared.
+    let (m, k, n) = (9, 20, 33);
+    let (a_data, b_data) = (values(5 * m * 2 * k, 10), values(4 * k * n, 11));
+    let a = MatrixRef::strided(&a_data, m, k, 2 * k, 1);
+    let b = MatrixRef::strided(&b_data, k, n, 1, k);
+    let a_offsets = [0, k, 2 * m * k, 4 * m * k, 8 * m * k];
+    let b_offsets = [0, k * n, 2 * k * n, 3 * k * n, 0];
+    let mut expected = vec![0.0; 5 * m * n];
+    let epilogue = Epilogue {
+        alpha: 0.25,
+        activation: Activation::Relu,
+        ..Epilogue::default()
+    };
+    for (i, c) in expected.chunks_exact_mut(m * n).enumerate() {
+        let (a, b) = (a.moved(a_offsets[i]), b.moved(b_offsets[i]));
+        reference_gemm(a, b, c, n, false, &epilogue);
+    }
+    for env in environments() {
+        let mut c = vec![f32::NAN; 5 * m * n];
+        let products = BatchedGemm {
+            a,
+            a_offsets: &a_offsets,
+            b,
+            b_offsets: &b_offsets,
+            c: &mut c,
+            alpha: 0.25,
+            activation: Activation::Relu,
+        };
+        gemm_batched(&env, products);
+        assert_agree(&env, "batch of 5", k, &c, &expected);
+    }
+}
+
+#[test]
 fn packing_reads_unaligned_bytes() {
     let data = values(37 * 50, 9);
     let mut bytes = vec![0xaa];
