@@ -1,0 +1,100 @@
+//! The commands of the binary `lethe`.
+//!
+//! Each command is a struct of its arguments with a function `run`. What it has to say goes to the
+//! standard output: text for people, or one JSON document with `--json`. Progress and errors go to
+//! the standard error.
+
+pub mod verify;
+
+use std::path::Path;
+
+use lethe_engine::Session;
+use lethe_engine::kernels::threads::ThreadsError;
+use lethe_engine::onnx::proto;
+
+use crate::model_file::{ModelFile, ModelFileError};
+use crate::runner::{Runner, RunnerError};
+use crate::settings::{Device, Isolation, RunSettings};
+use crate::verification;
+
+/// How a command that could be carried out ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// The answer is yes: exit code 0.
+    Good,
+    /// The answer is no, such as a failed test: exit code 1.
+    Bad,
+}
+
+/// A command that could not be carried out: exit code 2 and one line.
+#[derive(Debug, thiserror::Error)]
+pub enum CommandError {
+    /// The model file cannot be read.
+    #[error(transparent)]
+    ModelFile(#[from] ModelFileError),
+    /// The model cannot be loaded or run.
+    #[error("{}: {source} [{}]", model, source.code())]
+    Model {
+        /// Which one.
+        model: String,
+        /// What is wrong.
+        source: RunnerError,
+    },
+    /// A test folder cannot be used.
+    #[error(transparent)]
+    Test(#[from] verification::Failure),
+    /// No threads.
+    #[error(transparent)]
+    Threads(#[from] ThreadsError),
+    /// Nothing can be written to the standard output.
+    #[error("cannot write to the standard output: {0}")]
+    Output(#[from] std::io::Error),
+    /// The arguments ask for what cannot be had.
+    #[error("{0}")]
+    Request(String),
+}
+
+/// Loads a model the way the settings say.
+fn load(
+    path: &Path,
+    file: &ModelFile,
+    model: &proto::Model,
+    settings: &RunSettings,
+) -> Result<Box<dyn Runner>, CommandError> {
+    check_device(settings)?;
+    match settings.isolation {
+        Isolation::None => Ok(Box::new(load_session(path, file, model, settings)?)),
+        Isolation::Sandbox => Err(CommandError::Request(
+            "this build has no sandbox: run with --isolation none".into(),
+        )),
+    }
+}
+
+/// Loads a model into a session in this process.
+fn load_session(
+    path: &Path,
+    file: &ModelFile,
+    model: &proto::Model,
+    settings: &RunSettings,
+) -> Result<Session, CommandError> {
+    let options = settings.session_options(file)?;
+    Session::from_model(model, &options).map_err(|source| in_model(path, source.into()))
+}
+
+/// Says which model an error is about.
+fn in_model(path: &Path, source: RunnerError) -> CommandError {
+    CommandError::Model {
+        model: path.display().to_string(),
+        source,
+    }
+}
+
+/// Whether the device asked for is there.
+fn check_device(settings: &RunSettings) -> Result<(), CommandError> {
+    match settings.device {
+        Device::Cpu => Ok(()),
+        other => Err(CommandError::Request(format!(
+            "device {other} is not available in this build: run with --device cpu"
+        ))),
+    }
+}

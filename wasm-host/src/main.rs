@@ -1,0 +1,69 @@
+//! The binary `lethe`.
+
+use clap::error::ErrorKind;
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+use lethe_host::commands::{CommandError, Outcome, verify::Verify};
+use lethe_host::settings::RunSettings;
+
+/// Runs ONNX models on other people's data and forgets the data.
+#[derive(Debug, Parser)]
+#[command(name = "lethe", version, propagate_version = true)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+    #[command(flatten)]
+    settings: RunSettings,
+    /// Print JSON for programs instead of text
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Verify(Verify),
+}
+
+fn main() -> ExitCode {
+    let Arguments {
+        command,
+        settings,
+        json,
+    } = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => return refuse(&error),
+    };
+    let result = match command {
+        Command::Verify(verify) => verify.run(&settings, json),
+    };
+    match result {
+        Ok(Outcome::Good) => ExitCode::SUCCESS,
+        Ok(Outcome::Bad) => ExitCode::from(1),
+        // Whoever reads the output has had enough of it.
+        Err(CommandError::Output(e)) if e.kind() == std::io::ErrorKind::BrokenPipe => {
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("lethe: {}", error.to_string().replace('\n', " "));
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// Prints the help that was asked for, or one line on what is wrong with the arguments.
+fn refuse(error: &clap::Error) -> ExitCode {
+    if !error.use_stderr() || error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        // Nothing can be done where even this cannot be printed.
+        let _ = error.print();
+        return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
+    }
+    let text = error.to_string();
+    let lines = text
+        .lines()
+        .map(str::trim)
+        .take_while(|line| !line.starts_with("Usage"));
+    let line: Vec<&str> = lines.filter(|line| !line.is_empty()).collect();
+    eprintln!("lethe: {}", line.join(" ").trim_start_matches("error: "));
+    ExitCode::from(2)
+}

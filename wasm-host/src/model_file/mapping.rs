@@ -1,0 +1,19 @@
+//! Files as memory.
+#![expect(unsafe_code, reason = "a mapped file changes when the file does")]
+
+use bytes::Bytes;
+use memmap2::Mmap;
+use std::fs::File;
+use std::io;
+
+/// Maps a whole file for reading.
+///
+/// # Errors
+/// When it cannot be mapped.
+pub(super) fn read_only(file: &File) -> io::Result<Bytes> {
+    // SAFETY: the map is only read, and only as bytes, for which every bit pattern is valid. A file
+    // that somebody changes meanwhile gives a wrong model or an error, as reading it in pieces
+    // would.
+    let map = unsafe { Mmap::map(file) }?;
+    Ok(Bytes::from_owner(map))
+}

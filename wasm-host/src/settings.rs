@@ -1,0 +1,143 @@
+//! How a model is run, as the command line says it.
+
+use std::fmt;
+use std::num::NonZeroUsize;
+use std::str::FromStr;
+
+use lethe_engine::kernels::threads::ThreadsError;
+use lethe_engine::{Level, Numerics, SessionOptions, Threads};
+
+use crate::model_file::ModelFile;
+
+/// Where kernels run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Device {
+    /// The processor.
+    #[default]
+    Cpu,
+    /// A GPU through WebGPU's interface.
+    Webgpu,
+    /// An NVIDIA GPU.
+    Cuda,
+}
+
+/// What is around a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Isolation {
+    /// Nothing: the engine runs in this process.
+    #[default]
+    None,
+    /// A fresh WebAssembly instance.
+    Sandbox,
+}
+
+/// A setting with a value that does not exist.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("expected {expected}, found `{found}`")]
+pub struct SettingError {
+    expected: &'static str,
+    found: String,
+}
+
+macro_rules! named {
+    ($type:ty, $expected:literal, $($name:literal => $variant:expr),*) => {
+        impl FromStr for $type {
+            type Err = SettingError;
+            fn from_str(name: &str) -> Result<Self, SettingError> {
+                match name {
+                    $($name => Ok($variant),)*
+                    _ => Err(SettingError { expected: $expected, found: name.into() }),
+                }
+            }
+        }
+        impl fmt::Display for $type {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                $(if *self == $variant { return f.write_str($name); })*
+                Ok(())
+            }
+        }
+    };
+}
+
+named!(Device, "cpu, webgpu or cuda",
+    "cpu" => Device::Cpu, "webgpu" => Device::Webgpu, "cuda" => Device::Cuda);
+named!(Isolation, "none or sandbox", "none" => Isolation::None, "sandbox" => Isolation::Sandbox);
+
+/// How exactly results are defined: [`Numerics`] with the names of the command line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NumericsName(pub Numerics);
+
+named!(NumericsName, "fast or reproducible",
+    "fast" => NumericsName(Numerics::Fast),
+    "reproducible" => NumericsName(Numerics::Reproducible));
+
+/// The settings that every command takes.
+#[derive(Debug, Clone, clap::Args)]
+pub struct RunSettings {
+    /// Threads that share the work [default: one a core]
+    #[arg(long, global = true, value_name = "N", help_heading = "Running")]
+    pub threads: Option<NonZeroUsize>,
+    /// Instruction set of the kernels: scalar, avx2, avx512, neon [default: the best one here]
+    #[arg(long, global = true, value_name = "LEVEL", help_heading = "Running")]
+    pub kernels: Option<Level>,
+    /// Where kernels run: cpu, webgpu, cuda
+    #[arg(
+        long,
+        global = true,
+        value_name = "DEVICE",
+        default_value_t,
+        help_heading = "Running"
+    )]
+    pub device: Device,
+    /// What is around a run: none, sandbox
+    #[arg(
+        long,
+        global = true,
+        value_name = "ISOLATION",
+        default_value_t,
+        help_heading = "Running"
+    )]
+    pub isolation: Isolation,
+    /// No native kernels in the sandbox: the trusted base is the WebAssembly runtime alone
+    #[arg(long, global = true, help_heading = "Running")]
+    pub pure_wasm: bool,
+    /// fast, or reproducible: the same bits on every machine and at every door
+    #[arg(
+        long,
+        global = true,
+        value_name = "NUMERICS",
+        default_value = "fast",
+        help_heading = "Running"
+    )]
+    pub numerics: NumericsName,
+}
+
+impl RunSettings {
+    /// The instruction set.
+    pub fn level(&self) -> Level {
+        self.kernels.unwrap_or_else(Level::best)
+    }
+
+    /// The number of threads.
+    pub fn thread_count(&self) -> usize {
+        let cores = || std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+        self.threads.map_or_else(cores, NonZeroUsize::get)
+    }
+
+    /// Options for a session of a model in this process.
+    ///
+    /// # Errors
+    /// When the threads cannot be started.
+    pub fn session_options<'a>(
+        &self,
+        files: &'a ModelFile,
+    ) -> Result<SessionOptions<'a>, ThreadsError> {
+        Ok(SessionOptions {
+            level: self.level(),
+            numerics: self.numerics.0,
+            threads: Threads::new(self.thread_count())?,
+            files,
+            ..SessionOptions::default()
+        })
+    }
+}

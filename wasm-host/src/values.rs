@@ -1,0 +1,6 @@
+//! Values in files: what `run`, `verify` and `bench` read and write.
+
+pub mod elements;
+pub mod protobuf;
+
+pub use elements::Elements;
