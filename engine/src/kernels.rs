@@ -4,8 +4,10 @@
 //! how many threads to compute, and enters its vector code through
 //! [`isa::dispatch`](crate::isa::dispatch).
 
+pub mod elementwise;
 pub mod env;
 pub mod gemm;
+pub mod half_precision;
 pub mod integer_gemm;
 pub mod scratch;
 pub mod threads;

@@ -156,7 +156,7 @@ pub fn mish<I: Isa>(isa: I, x: I::F32) -> I::F32 {
     isa.mul(x, isa.div(n, isa.add(n, two)))
 }
 
-/// `e^-|x|` and `ln(1 + e^-|x|)`, from which soft plus is made.
+/// `ln(1 + e^-|x|)`.
 #[inline(always)]
 pub(super) fn log_1p_exp_negative_abs<I: Isa>(isa: I, x: I::F32) -> I::F32 {
     log_1p_unit(isa, exp(isa, isa.neg(isa.abs(x))))
