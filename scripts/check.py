@@ -57,6 +57,11 @@ def house_rules():
             for link in re.findall(r"\]\(([^)#\s]+)[^)]*\)", text):
                 if "://" not in link and not (ROOT / path.parent / link).exists():
                     broken.append(f"{path}: links to {link}, which does not exist")
+    documented = set(re.findall(r"LETHE-[A-Z-]+", (ROOT / "docs" / "errors.md").read_text()))
+    for path in tracked_files():
+        if path.suffix == ".rs":
+            for code in set(re.findall(r'"(LETHE-[A-Z-]+)"', (ROOT / path).read_text())) - documented:
+                broken.append(f"{path}: {code} is not explained in docs/errors.md")
     return broken
 
 
