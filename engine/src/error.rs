@@ -268,6 +268,14 @@ pub enum OpError {
     /// A subgraph of the node failed.
     #[error("in its subgraph: {0}")]
     Subgraph(Box<Error>),
+    /// The device that the node runs on failed.
+    #[error("device {device}: {reason}")]
+    Device {
+        /// The device's name.
+        device: &'static str,
+        /// What was wrong.
+        reason: String,
+    },
     /// A fact the engine relies on does not hold: a defect in Lethe.
     #[error("internal error: {what}")]
     Internal {
@@ -290,6 +298,7 @@ impl OpError {
             Self::Unsupported { .. } => "LETHE-UNSUPPORTED",
             Self::TooLarge { .. } => "LETHE-BUDGET",
             Self::Subgraph(error) => error.code(),
+            Self::Device { .. } => "LETHE-DEVICE",
             Self::Internal { .. } => "LETHE-INTERNAL",
         }
     }

@@ -7,10 +7,11 @@
 //! assert_eq!(error.code(), "LETHE-MODEL-MALFORMED");
 //! ```
 //!
-//! Modules, each using only those above it: [`tensor`], [`isa`], [`kernels`], [`operator`] and
+//! Modules, each using only those above it: [`tensor`], [`isa`], [`kernels`], [`device`], [`operator`] and
 //! [`operators`], [`onnx`], [`graph`], [`rewrite`], [`plan`], [`session`].
 #![deny(unsafe_code)]
 
+pub mod device;
 pub mod error;
 pub mod graph;
 pub mod isa;
@@ -28,5 +29,5 @@ pub use graph::{Dim, Dims, ValueInfo, ValueType};
 pub use isa::{Level, Numerics};
 pub use kernels::threads::Threads;
 pub use operator::InputValue;
-pub use session::{Budget, Session, SessionOptions};
+pub use session::{Budget, DeviceChoice, Session, SessionOptions};
 pub use tensor::{DataType, Tensor, Value, ValueKind};

@@ -11,16 +11,18 @@ mod arena;
 mod execute;
 mod layout;
 mod lifetimes;
+mod placement;
 
 pub use execute::{Profile, RunOptions, RunState, StepProfile};
 pub use layout::{Layout, StepKind};
+pub use placement::{DeviceMemory, Placed, Placement};
 
 use smallvec::SmallVec;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use crate::error::{Error, NodeName};
-use crate::graph::{Graph, Node, ValueId, ValueInfo, ValueType};
+use crate::graph::{Attributes, Graph, Node, ValueId, ValueInfo, ValueType};
 use crate::kernels::env::Env;
 use crate::operator::Operator;
 use crate::tensor::Tensor;
@@ -30,6 +32,8 @@ use crate::tensor::Tensor;
 pub struct Step {
     /// Name, operator, domain and opset.
     pub name: Arc<NodeName>,
+    /// The attributes as the model gives them.
+    pub attributes: Attributes,
     /// The operator, prepared.
     pub operator: Arc<dyn Operator>,
     /// Inputs; the captures of the subgraphs are the last ones.
@@ -62,11 +66,12 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Plans a graph.
+    /// Plans a graph. Operators take constants into themselves in a form that suits the CPU; for
+    /// another device, which wants them as they are, `prepare` is false.
     ///
     /// # Errors
     /// When a constant does not fit the operator that reads it.
-    pub fn new(graph: Graph, env: &Env) -> Result<Self, Error> {
+    pub fn new(graph: Graph, env: &Env, prepare: bool) -> Result<Self, Error> {
         let Graph {
             values,
             nodes,
@@ -76,7 +81,7 @@ impl Plan {
         } = graph;
         let steps = nodes
             .into_iter()
-            .map(|node| step(node, &constants, env))
+            .map(|node| step(node, &constants, env, prepare))
             .collect::<Result<Vec<_>, _>>()?;
         let read: std::collections::BTreeSet<ValueId> = steps
             .iter()
@@ -114,7 +119,12 @@ impl Plan {
     }
 }
 
-fn step(node: Node, constants: &BTreeMap<ValueId, Tensor>, env: &Env) -> Result<Step, Error> {
+fn step(
+    node: Node,
+    constants: &BTreeMap<ValueId, Tensor>,
+    env: &Env,
+    prepare: bool,
+) -> Result<Step, Error> {
     let known: SmallVec<[Option<&Tensor>; 8]> = node
         .inputs
         .iter()
@@ -125,7 +135,11 @@ fn step(node: Node, constants: &BTreeMap<ValueId, Tensor>, env: &Env) -> Result<
         source,
     };
     let mut inputs = node.inputs.clone();
-    let operator = match node.operator.prepare(&known, env).map_err(fail)? {
+    let prepared = match prepare {
+        true => node.operator.prepare(&known, env).map_err(fail)?,
+        false => None,
+    };
+    let operator = match prepared {
         None => node.operator,
         Some(prepared) => {
             for i in prepared.consumed {
@@ -144,10 +158,11 @@ fn step(node: Node, constants: &BTreeMap<ValueId, Tensor>, env: &Env) -> Result<
     let subplans = node
         .subgraphs
         .into_iter()
-        .map(|g| Plan::new(g, env))
+        .map(|g| Plan::new(g, env, prepare))
         .collect::<Result<Vec<_>, _>>()?;
     Ok(Step {
         name: node.name,
+        attributes: node.attributes,
         operator,
         inputs,
         outputs: node.outputs,

@@ -24,19 +24,29 @@ struct Pass {
     /// Applies it once over the graph and gives the number of places it changed. One whose result
     /// needs an operator that this build leaves out changes nothing.
     apply: fn(&mut Graph, &Env) -> usize,
+    /// Whether its result suits only the CPU; other devices have kernels for the parts.
+    cpu_only: bool,
+}
+
+const fn pass(name: &'static str, apply: fn(&mut Graph, &Env) -> usize) -> Pass {
+    Pass {
+        name,
+        apply,
+        cpu_only: false,
+    }
 }
 
 /// All rewrites in their order.
 #[rustfmt::skip]
 const PASSES: &[Pass] = &[
-    Pass { name: "identity removal", apply: identity::apply },
-    Pass { name: "constant folding", apply: fold::apply },
-    Pass { name: "common subexpressions", apply: common_subexpressions::apply },
-    Pass { name: "batch normalization", apply: batch_norm::apply },
-    Pass { name: "normalization", apply: normalization::apply },
-    Pass { name: "gelu", apply: gelu::apply },
-    Pass { name: "bias, residual and activation", apply: activation::apply },
-    Pass { name: "dead code", apply: dead_code::apply },
+    pass("identity removal", identity::apply),
+    pass("constant folding", fold::apply),
+    pass("common subexpressions", common_subexpressions::apply),
+    pass("batch normalization", batch_norm::apply),
+    pass("normalization", normalization::apply),
+    pass("gelu", gelu::apply),
+    pass("bias, residual and activation", activation::apply),
+    pass("dead code", dead_code::apply),
 ];
 
 /// Rounds after which rewriting stops even if something still changes.
@@ -53,8 +63,8 @@ pub struct RewriteReport {
     pub changes: Vec<(&'static str, usize)>,
 }
 
-/// Rewrites a graph and all its subgraphs.
-pub fn rewrite(graph: &mut Graph, env: &Env) -> RewriteReport {
+/// Rewrites a graph and all its subgraphs, for the CPU or for any device.
+pub fn rewrite(graph: &mut Graph, env: &Env, for_cpu: bool) -> RewriteReport {
     let mut report = RewriteReport {
         nodes_before: graph.node_count(),
         changes: PASSES.iter().map(|pass| (pass.name, 0)).collect(),
@@ -62,7 +72,7 @@ pub fn rewrite(graph: &mut Graph, env: &Env) -> RewriteReport {
     };
     for _ in 0..ROUNDS {
         infer_types(graph);
-        if rewrite_once(graph, env, &mut report) == 0 {
+        if rewrite_once(graph, env, for_cpu, &mut report) == 0 {
             break;
         }
     }
@@ -70,12 +80,15 @@ pub fn rewrite(graph: &mut Graph, env: &Env) -> RewriteReport {
     report
 }
 
-fn rewrite_once(graph: &mut Graph, env: &Env, report: &mut RewriteReport) -> usize {
+fn rewrite_once(graph: &mut Graph, env: &Env, for_cpu: bool, report: &mut RewriteReport) -> usize {
     let mut changed = 0;
     for subgraph in graph.nodes.iter_mut().flat_map(|n| &mut n.subgraphs) {
-        changed += rewrite_once(subgraph, env, report);
+        changed += rewrite_once(subgraph, env, for_cpu, report);
     }
     for (i, pass) in PASSES.iter().enumerate() {
+        if pass.cpu_only && !for_cpu {
+            continue;
+        }
         let changes = (pass.apply)(graph, env);
         report.changes[i].1 += changes;
         changed += changes;

@@ -1,9 +1,11 @@
 //! Loading a model and running it.
 
 use bytes::Bytes;
-use std::sync::Mutex;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, Waker};
 
+use crate::device::Cpu;
 use crate::error::Error;
 use crate::graph::dimension::display_dims;
 use crate::graph::{self, BuildOptions, Dim, Dims, Graph, ValueId, ValueInfo};
@@ -13,7 +15,7 @@ use crate::kernels::threads::Threads;
 use crate::onnx::external_data::{ExternalData, NoExternalData};
 use crate::onnx::{self, proto};
 use crate::operator::InputValue;
-use crate::plan::{Layout, Plan, Profile, RunOptions, RunState};
+use crate::plan::{Layout, Placed, Plan, Profile, RunOptions, RunState, StepKind};
 use crate::rewrite::{self, RewriteReport};
 use crate::tensor::{DataType, Tensor, Value, ValueKind};
 
@@ -65,6 +67,106 @@ impl Budget {
     }
 }
 
+/// Where a session's nodes run.
+#[derive(Debug, Clone, Default)]
+pub enum DeviceChoice {
+    /// On the CPU, in one arena.
+    #[default]
+    Cpu,
+    /// On the CPU as if it were a device with memory of its own: for testing what runs on devices
+    /// where there is none.
+    PlacedCpu,
+    /// On a GPU, with the CPU for what it lacks.
+    #[cfg(feature = "webgpu")]
+    WebGpu(Arc<crate::device::webgpu::WebGpu>),
+}
+
+/// A device other than the CPU, with what runs keep on it.
+#[derive(Debug)]
+enum Accelerator {
+    Cpu(Placed<Cpu>),
+    #[cfg(feature = "webgpu")]
+    WebGpu(Placed<crate::device::webgpu::WebGpu>),
+}
+
+impl Accelerator {
+    fn new(choice: &DeviceChoice, env: &Env) -> Option<Self> {
+        match choice {
+            DeviceChoice::Cpu => None,
+            DeviceChoice::PlacedCpu => {
+                Some(Self::Cpu(Placed::new(Arc::new(Cpu::new(env.clone())))))
+            }
+            #[cfg(feature = "webgpu")]
+            DeviceChoice::WebGpu(gpu) => Some(Self::WebGpu(Placed::new(gpu.clone()))),
+        }
+    }
+
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Cpu(placed) => placed.name(),
+            #[cfg(feature = "webgpu")]
+            Self::WebGpu(placed) => placed.name(),
+        }
+    }
+
+    async fn run(
+        &self,
+        plan: &Plan,
+        inputs: &[InputValue<'_>],
+        options: RunOptions<'_>,
+    ) -> Result<Vec<Value>, Error> {
+        match self {
+            Self::Cpu(placed) => placed.run(plan, inputs, options).await,
+            #[cfg(feature = "webgpu")]
+            Self::WebGpu(placed) => placed.run(plan, inputs, options).await,
+        }
+    }
+
+    /// For each step that runs on data: why it runs on the CPU, if it does.
+    fn steps(
+        &self,
+        plan: &Plan,
+        inputs: &[InputValue<'_>],
+        options: RunOptions<'_>,
+    ) -> Result<Vec<(usize, Option<String>)>, Error> {
+        fn owned(step: (usize, Option<&str>)) -> (usize, Option<String>) {
+            (step.0, step.1.map(Into::into))
+        }
+        Ok(match self {
+            Self::Cpu(placed) => placed
+                .placement(plan, inputs, options)?
+                .steps()
+                .map(owned)
+                .collect(),
+            #[cfg(feature = "webgpu")]
+            Self::WebGpu(placed) => placed
+                .placement(plan, inputs, options)?
+                .steps()
+                .map(owned)
+                .collect(),
+        })
+    }
+
+    fn wipe(&self) -> Result<(), Error> {
+        match self {
+            Self::Cpu(placed) => placed.wipe(),
+            #[cfg(feature = "webgpu")]
+            Self::WebGpu(placed) => placed.wipe(),
+        }
+    }
+}
+
+/// Where a step of a plan runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StepDevice {
+    /// Index of the step in the plan.
+    pub step: usize,
+    /// The device's name.
+    pub device: &'static str,
+    /// Why it runs on the CPU, where another device was asked for.
+    pub reason: Option<String>,
+}
+
 /// How a model is loaded and run.
 #[derive(Clone)]
 pub struct SessionOptions<'a> {
@@ -76,6 +178,8 @@ pub struct SessionOptions<'a> {
     pub threads: Threads,
     /// Limits.
     pub budget: Budget,
+    /// Where nodes run.
+    pub device: DeviceChoice,
     /// Whether the graph is rewritten (folded, fused); always on but for comparisons.
     pub rewrite: bool,
     /// Files beside the model.
@@ -89,6 +193,7 @@ impl Default for SessionOptions<'_> {
             numerics: Numerics::Fast,
             threads: Threads::single(),
             budget: Budget::default(),
+            device: DeviceChoice::Cpu,
             rewrite: true,
             files: &NoExternalData,
         }
@@ -116,6 +221,7 @@ pub struct Session {
     outputs: Vec<ValueInfo>,
     metadata: Metadata,
     report: RewriteReport,
+    accelerator: Option<Accelerator>,
     /// Memory of runs that are over, for the next ones.
     idle: Mutex<Vec<RunState>>,
 }
@@ -146,12 +252,16 @@ impl Session {
             threads: options.threads.clone(),
         };
         let report = match options.rewrite {
-            true => rewrite::rewrite(&mut graph, &env),
+            true => {
+                let for_cpu = matches!(options.device, DeviceChoice::Cpu);
+                rewrite::rewrite(&mut graph, &env, for_cpu)
+            }
             false => {
                 graph::inference::infer_types(&mut graph);
                 RewriteReport::default()
             }
         };
+        let accelerator = Accelerator::new(&options.device, &env);
         let infos = |ids: &[ValueId], graph: &Graph| -> Vec<ValueInfo> {
             ids.iter().map(|&id| graph.value(id).clone()).collect()
         };
@@ -165,7 +275,8 @@ impl Session {
             inputs: infos(&graph.inputs, &graph),
             outputs,
             metadata: metadata(model),
-            plan: Plan::new(graph, &env)?,
+            plan: Plan::new(graph, &env, accelerator.is_none())?,
+            accelerator,
             env,
             budget: options.budget.clone(),
             report,
@@ -215,8 +326,30 @@ impl Session {
     /// the next node once `cancel` is true.
     ///
     /// # Errors
-    /// As [`Session::run`], and where an output is unknown or the run is cancelled.
+    /// As [`Session::run`], where an output is unknown or the run is cancelled, and in a browser
+    /// where a device other than the CPU was chosen: that needs [`Session::run_async`].
     pub fn run_with(
+        &self,
+        inputs: &[(&str, Value)],
+        wanted: Option<&[&str]>,
+        cancel: Option<&AtomicBool>,
+    ) -> Result<Vec<(String, Value)>, Error> {
+        // Nothing that is awaited here pends, except for a GPU in a browser.
+        let mut run = std::pin::pin!(self.run_async(inputs, wanted, cancel));
+        match run.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(result) => result,
+            Poll::Pending => Err(Error::Device {
+                device: self.accelerator.as_ref().map_or("cpu", Accelerator::name),
+                reason: "its results come later here, and the run does not wait for them".into(),
+            }),
+        }
+    }
+
+    /// The same on any device: in a browser results of a GPU come by the event loop.
+    ///
+    /// # Errors
+    /// As [`Session::run`], where an output is unknown or the run is cancelled.
+    pub async fn run_async(
         &self,
         inputs: &[(&str, Value)],
         wanted: Option<&[&str]>,
@@ -231,27 +364,75 @@ impl Session {
         };
         let ordered = self.ordered(inputs)?;
         let mut made: Vec<Option<Value>> = vec![None; self.outputs.len()];
-        self.run_ordered(&ordered, cancel, &mut |i, value| {
-            if order.contains(&i) {
-                made[i] = value.to_value();
+        match &self.accelerator {
+            None => self.run_ordered(&ordered, cancel, &mut |i, value| {
+                if order.contains(&i) {
+                    made[i] = value.to_value();
+                }
+                Ok(())
+            })?,
+            Some(accelerator) => {
+                self.check_inputs(&ordered)?;
+                let options = self.run_options(cancel);
+                let values = accelerator.run(&self.plan, &ordered, options).await?;
+                made = values.into_iter().map(Some).collect();
             }
-            Ok(())
-        })?;
+        }
         order
             .iter()
             .map(|&i| {
                 let name = self.outputs[i].name.to_string();
                 // An output may be asked for twice.
-                let value = made[i].clone();
-                value
-                    .map(|v| (name.clone(), v))
-                    .ok_or_else(|| Error::invalid(format!("output {name:?} was not made")))
+                match &made[i] {
+                    Some(value) => Ok((name, value.clone())),
+                    None => Err(Error::invalid(format!("output {name:?} was not made"))),
+                }
             })
             .collect()
     }
 
+    /// Where each step that runs on data would run for inputs of these shapes.
+    ///
+    /// # Errors
+    /// As [`Session::run`].
+    pub fn devices(&self, inputs: &[(&str, Value)]) -> Result<Vec<StepDevice>, Error> {
+        let inputs = self.ordered(inputs)?;
+        self.check_inputs(&inputs)?;
+        let options = self.run_options(None);
+        let Some(accelerator) = &self.accelerator else {
+            let layout = self.plan.layout(&inputs, options)?;
+            let runs = |kind: &StepKind| !matches!(kind, StepKind::Known | StepKind::Alias);
+            let steps = layout
+                .steps
+                .iter()
+                .enumerate()
+                .filter(|(_, kind)| runs(kind));
+            return Ok(steps
+                .map(|(step, _)| StepDevice {
+                    step,
+                    device: "cpu",
+                    reason: None,
+                })
+                .collect());
+        };
+        let steps = accelerator.steps(&self.plan, &inputs, options)?;
+        Ok(steps
+            .into_iter()
+            .map(|(step, reason)| StepDevice {
+                step,
+                device: if reason.is_some() {
+                    "cpu"
+                } else {
+                    accelerator.name()
+                },
+                reason,
+            })
+            .collect())
+    }
+
     /// Runs the model on inputs in the model's order and hands each output to `take`, in order.
     /// Once the session has seen these shapes, this allocates nothing unless sizes depend on data.
+    /// Always on the CPU.
     ///
     /// # Errors
     /// As [`Session::run`].
@@ -313,6 +494,10 @@ impl Session {
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner);
         let wiped = idle.iter_mut().map(RunState::wipe).sum::<usize>();
+        if let Some(accelerator) = &self.accelerator {
+            // A lost device has lost its memory too.
+            drop(accelerator.wipe());
+        }
         wiped + crate::kernels::scratch::wipe(&self.env.threads)
     }
 

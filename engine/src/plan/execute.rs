@@ -43,7 +43,7 @@ pub struct RunState {
     arena: Arena,
     dynamic: Vec<Option<Value>>,
     /// States of the subgraphs, by step and subgraph.
-    below: Vec<(usize, Vec<RunState>)>,
+    below: States,
 }
 
 impl RunState {
@@ -56,19 +56,6 @@ impl RunState {
             .flat_map(|(_, states)| states)
             .map(Self::wipe);
         below.sum::<usize>() + self.arena.wipe()
-    }
-
-    fn of_step(&mut self, step: usize, count: usize) -> &mut [RunState] {
-        let at = self
-            .below
-            .iter()
-            .position(|(s, _)| *s == step)
-            .unwrap_or_else(|| {
-                self.below
-                    .push((step, (0..count).map(|_| RunState::default()).collect()));
-                self.below.len() - 1
-            });
-        &mut self.below[at].1
     }
 }
 
@@ -286,7 +273,7 @@ impl<'a> Run<'a> {
         step: &Step,
         in_place: Option<(usize, usize)>,
         state: &mut RunState,
-        below: &mut Vec<(usize, Vec<RunState>)>,
+        below: &mut States,
     ) -> Result<(), OpError> {
         let RunState { arena, dynamic, .. } = state;
         let mut reads: SmallVec<[Range<usize>; 16]> = SmallVec::new();
@@ -354,7 +341,7 @@ impl<'a> Run<'a> {
                 },
             )
             .collect();
-        self.call(i, step, &inputs, outputs, below)
+        step.call(i, &inputs, outputs, self.options, below)
     }
 
     fn dynamic(&self, i: usize, step: &Step, state: &mut RunState) -> Result<(), OpError> {
@@ -376,7 +363,7 @@ impl<'a> Run<'a> {
         i: usize,
         step: &Step,
         state: &RunState,
-        below: &mut Vec<(usize, Vec<RunState>)>,
+        below: &mut States,
     ) -> Result<SmallVec<[Option<Value>; 4]>, OpError> {
         let mut inputs: SmallVec<[Option<InputValue<'_>>; 16]> = SmallVec::new();
         for id in &step.inputs {
@@ -388,69 +375,96 @@ impl<'a> Run<'a> {
                 ),
             });
         }
-        let own = &inputs[..inputs.len() - step.captures];
-        let infos = infer_dynamic(step, own)?;
         if step.operator.is_alias()
             && let Some(Some(id)) = step.inputs.first()
             && let Some(Value::Tensor(tensor)) = &state.dynamic[id.index()]
-            && let Some(shape) = infos[0].value_type.dims.as_deref().and_then(known_shape)
+            && let Some(shape) = infer_dynamic(step, &inputs)?[0]
+                .value_type
+                .dims
+                .as_deref()
+                .and_then(known_shape)
         {
             return Ok(SmallVec::from_iter([Some(Value::Tensor(
                 tensor.reshaped(&shape)?,
             ))]));
         }
+        step.run_on_heap(i, &inputs, self.options, below)
+    }
+}
+
+/// States of subgraphs, by step.
+type States = Vec<(usize, Vec<RunState>)>;
+
+impl Step {
+    /// Runs the step with outputs that are allocated for it. `inputs` has the captures at its end.
+    ///
+    /// # Errors
+    /// Those of the operator.
+    pub(super) fn run_on_heap(
+        &self,
+        i: usize,
+        inputs: &[Option<InputValue<'_>>],
+        options: RunOptions<'_>,
+        below: &mut States,
+    ) -> Result<SmallVec<[Option<Value>; 4]>, OpError> {
+        let infos = infer_dynamic(self, inputs)?;
         let mut places = infos
             .iter()
-            .take(step.outputs.len())
-            .map(|info| HeapOutput::new(info, self.options.budget))
+            .take(self.outputs.len())
+            .map(|info| HeapOutput::new(info, options.budget))
             .collect::<Result<SmallVec<[HeapOutput; 4]>, OpError>>()?;
         let outputs: OutputSlots<'_> = places
             .iter_mut()
-            .zip(&step.outputs)
+            .zip(&self.outputs)
             .map(|(place, id)| match id {
                 None => OutputSlot::Unwanted,
                 Some(_) => place.slot(),
             })
             .collect();
-        self.call(i, step, &inputs, outputs, below)?;
+        self.call(i, inputs, outputs, options, below)?;
         places.into_iter().map(HeapOutput::into_value).collect()
     }
 
     fn call(
         &self,
         i: usize,
-        step: &Step,
         inputs: &[Option<InputValue<'_>>],
         outputs: OutputSlots<'_>,
-        below: &mut Vec<(usize, Vec<RunState>)>,
+        options: RunOptions<'_>,
+        below: &mut States,
     ) -> Result<(), OpError> {
-        let (own, captures) = inputs.split_at(inputs.len() - step.captures);
-        let env = self.options.env;
-        if step.subplans.is_empty() {
+        let (own, captures) = inputs.split_at(inputs.len() - self.captures);
+        let env = options.env;
+        if self.subplans.is_empty() {
             let mut none = NoSubgraphs;
-            return step
+            return self
                 .operator
                 .run(&mut RunContext::new(env, own, outputs, &mut none));
         }
-        let mut states = RunState {
-            below: std::mem::take(below),
-            ..RunState::default()
-        };
         let mut runner = SubgraphRunner {
-            plans: &step.subplans,
-            states: states.of_step(i, step.subplans.len()),
+            plans: &self.subplans,
+            states: states_of_step(below, i, self.subplans.len()),
             captures,
             options: RunOptions {
-                depth: self.options.depth + 1,
-                ..self.options
+                depth: options.depth + 1,
+                ..options
             },
         };
-        let result = step
-            .operator
-            .run(&mut RunContext::new(env, own, outputs, &mut runner));
-        *below = states.below;
-        result
+        self.operator
+            .run(&mut RunContext::new(env, own, outputs, &mut runner))
     }
+}
+
+/// The states of a step's subgraphs, made when they are first needed.
+fn states_of_step(states: &mut States, step: usize, count: usize) -> &mut [RunState] {
+    let at = states
+        .iter()
+        .position(|(s, _)| *s == step)
+        .unwrap_or_else(|| {
+            states.push((step, (0..count).map(|_| RunState::default()).collect()));
+            states.len() - 1
+        });
+    &mut states[at].1
 }
 
 /// Asks an operator for its outputs with all inputs known.
@@ -458,6 +472,7 @@ fn infer_dynamic(
     step: &Step,
     inputs: &[Option<InputValue<'_>>],
 ) -> Result<SmallVec<[OutputInfo; 2]>, OpError> {
+    let inputs = &inputs[..inputs.len().min(step.inputs.len() - step.captures)];
     let kinds: SmallVec<[Option<(ValueKind, Dims)>; 8]> = inputs
         .iter()
         .map(|input| match (*input)? {
