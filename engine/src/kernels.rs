@@ -4,6 +4,7 @@
 //! how many threads to compute, and enters its vector code through
 //! [`isa::dispatch`](crate::isa::dispatch).
 
+pub mod conversion;
 pub mod elementwise;
 pub mod env;
 pub mod gemm;

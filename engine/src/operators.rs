@@ -9,7 +9,26 @@ use crate::error::OpError;
 use crate::graph::Attributes;
 use crate::operator::Operator;
 
+mod axes;
+mod broadcasting;
+#[cfg(test)]
+mod case;
+mod cast;
+mod concat;
 mod constant_of_shape;
+mod expand;
+mod gather;
+mod identity;
+mod pad;
+mod range;
+mod rearrange;
+mod reshape;
+mod select;
+mod shape;
+mod slice;
+mod split;
+mod squeeze;
+mod trilu;
 
 /// The long name of ONNX's default domain.
 pub const ONNX_DOMAIN: &str = "ai.onnx";
@@ -49,6 +68,39 @@ operators! {
     // domain    type               since  implementation
     // -- generators
     ("ai.onnx", "ConstantOfShape",     9, constant_of_shape::ConstantOfShape),
+    // -- shapes and movement of elements
+    ("ai.onnx", "BitCast",            26, cast::BitCast),
+    ("ai.onnx", "Cast",                1, cast::CastByName),
+    ("ai.onnx", "Cast",                6, cast::Cast),
+    ("ai.onnx", "CastLike",           15, cast::CastLike),
+    ("ai.onnx", "Concat",              1, concat::ConcatDefaultAxis),
+    ("ai.onnx", "Concat",              4, concat::Concat),
+    ("ai.onnx", "Expand",              8, expand::Expand),
+    ("ai.onnx", "Flatten",             1, reshape::Flatten),
+    ("ai.onnx", "Gather",              1, gather::Gather),
+    ("ai.onnx", "GatherElements",     11, gather::GatherElements),
+    ("ai.onnx", "GatherND",           11, gather::GatherNd),
+    ("ai.onnx", "Identity",            1, identity::Identity),
+    ("ai.onnx", "Pad",                 1, pad::PadFirst),
+    ("ai.onnx", "Pad",                 2, pad::PadAttributes),
+    ("ai.onnx", "Pad",                11, pad::Pad),
+    ("ai.onnx", "Range",              11, range::Range),
+    ("ai.onnx", "Reshape",             1, reshape::ReshapeToAttribute),
+    ("ai.onnx", "Reshape",             5, reshape::Reshape),
+    ("ai.onnx", "Shape",               1, shape::Shape),
+    ("ai.onnx", "Size",                1, shape::Size),
+    ("ai.onnx", "Slice",               1, slice::SliceAttributes),
+    ("ai.onnx", "Slice",              10, slice::Slice),
+    ("ai.onnx", "Split",               1, split::SplitAttributeLengths),
+    ("ai.onnx", "Split",              13, split::Split),
+    ("ai.onnx", "Squeeze",             1, squeeze::SqueezeAttributeAxes),
+    ("ai.onnx", "Squeeze",            13, squeeze::Squeeze),
+    ("ai.onnx", "Tile",                1, expand::TileOneAxis),
+    ("ai.onnx", "Tile",                6, expand::Tile),
+    ("ai.onnx", "Trilu",              14, trilu::Trilu),
+    ("ai.onnx", "Unsqueeze",           1, squeeze::UnsqueezeAttributeAxes),
+    ("ai.onnx", "Unsqueeze",          13, squeeze::Unsqueeze),
+    ("ai.onnx", "Where",               9, select::Where),
 }
 
 /// The row for an operator of a model that imports `opset` of `domain`.

@@ -8,6 +8,7 @@
 mod buffer;
 mod data_type;
 mod element;
+pub mod packed;
 mod small_float;
 mod value;
 mod view;

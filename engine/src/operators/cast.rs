@@ -1,0 +1,347 @@
+//! `Cast`, `CastLike` and `BitCast`: the same numbers, or the same bits, as another element type.
+//!
+//! Spec: <https://onnx.ai/onnx/operators/onnx__Cast.html> (opsets 1 to 25),
+//! <https://onnx.ai/onnx/operators/onnx__CastLike.html> and
+//! <https://onnx.ai/onnx/operators/onnx__BitCast.html> (26).
+//! Shapes: `input: [..]` → `output: [..]`. Types: all but complex.
+//! Numbers become text in their shortest form that reads back (`1.5`, `1e-7`, `NaN`, `INF`).
+
+use half::{bf16, f16};
+
+use super::rearrange::copy_input;
+use crate::error::OpError;
+use crate::graph::Attributes;
+use crate::kernels::conversion::{PowerRounding, SmallFloatRounding, convert};
+use crate::operator::{InferContext, Operator, OutputInfo, OutputInfos, RunContext};
+use crate::tensor::{Buffer, DataType, Tensor, TensorView, TensorViewMut, decode_small_float};
+
+/// `Cast`: the type is an attribute.
+#[derive(Debug)]
+pub(super) struct Cast {
+    to: DataType,
+    rounding: SmallFloatRounding,
+}
+
+/// `Cast` before opset 6, where `to` is the type's name.
+pub(super) struct CastByName;
+
+/// `CastLike`: the type is that of the second input.
+#[derive(Debug)]
+pub(super) struct CastLike {
+    rounding: SmallFloatRounding,
+}
+
+/// `BitCast`.
+#[derive(Debug)]
+pub(super) struct BitCast {
+    to: DataType,
+}
+
+fn rounding(node: &Attributes) -> Result<SmallFloatRounding, OpError> {
+    let power = match node.string_or("round_mode", "up")? {
+        "up" => PowerRounding::Up,
+        "down" => PowerRounding::Down,
+        "nearest" => PowerRounding::Nearest,
+        other => {
+            return Err(OpError::Attribute {
+                name: "round_mode".into(),
+                expected: "up, down or nearest".into(),
+                found: other.into(),
+            });
+        }
+    };
+    Ok(SmallFloatRounding {
+        saturate: node.flag_or("saturate", true)?,
+        power,
+    })
+}
+
+fn target(node: &Attributes) -> Result<DataType, OpError> {
+    node.optional_data_type("to")?
+        .ok_or_else(|| OpError::MissingAttribute { name: "to".into() })
+}
+
+impl Cast {
+    pub(super) fn parse(node: &Attributes) -> Result<Self, OpError> {
+        Ok(Self {
+            to: target(node)?,
+            rounding: rounding(node)?,
+        })
+    }
+}
+
+impl CastByName {
+    pub(super) fn parse(node: &Attributes) -> Result<Cast, OpError> {
+        let name = node.string("to")?;
+        let to = match name {
+            "FLOAT" => DataType::Float32,
+            "DOUBLE" => DataType::Float64,
+            other => other
+                .to_ascii_lowercase()
+                .parse()
+                .map_err(|_| OpError::Attribute {
+                    name: "to".into(),
+                    expected: "the name of an element type".into(),
+                    found: other.into(),
+                })?,
+        };
+        Ok(Cast {
+            to,
+            rounding: SmallFloatRounding::default(),
+        })
+    }
+}
+
+impl CastLike {
+    pub(super) fn parse(node: &Attributes) -> Result<Self, OpError> {
+        Ok(Self {
+            rounding: rounding(node)?,
+        })
+    }
+}
+
+impl BitCast {
+    pub(super) fn parse(node: &Attributes) -> Result<Self, OpError> {
+        Ok(Self { to: target(node)? })
+    }
+}
+
+fn infer_cast(inputs: &InferContext<'_>, to: DataType) -> Result<OutputInfos, OpError> {
+    let input = inputs.required(0, "input")?;
+    let from = input.data_type()?;
+    let keeps = |t| matches!(t, DataType::Int64 | DataType::Int32);
+    let ints = input.ints.filter(|_| keeps(from) && keeps(to));
+    Ok(OutputInfo::maybe(to, input.to_dims())
+        .with_ints(ints.map(Into::into))
+        .into())
+}
+
+impl Operator for Cast {
+    fn infer(&self, inputs: &InferContext<'_>) -> Result<OutputInfos, OpError> {
+        infer_cast(inputs, self.to)
+    }
+
+    fn run(&self, ctx: &mut RunContext<'_>) -> Result<(), OpError> {
+        cast(ctx, self.to, self.rounding)
+    }
+}
+
+impl Operator for CastLike {
+    fn infer(&self, inputs: &InferContext<'_>) -> Result<OutputInfos, OpError> {
+        let to = inputs.required(1, "target_type")?.data_type()?;
+        infer_cast(inputs, to)
+    }
+
+    fn run(&self, ctx: &mut RunContext<'_>) -> Result<(), OpError> {
+        let to = ctx.input_type(1, "target_type")?;
+        cast(ctx, to, self.rounding)
+    }
+}
+
+impl Operator for BitCast {
+    fn infer(&self, inputs: &InferContext<'_>) -> Result<OutputInfos, OpError> {
+        let input = inputs.required(0, "input")?;
+        let from = input.data_type()?;
+        if from.bits() != self.to.bits() || from == DataType::String {
+            return Err(OpError::InputType {
+                input: "input",
+                expected: format!("elements of {} bits", self.to.bits()),
+                found: from,
+            });
+        }
+        Ok(OutputInfo::maybe(self.to, input.to_dims()).into())
+    }
+
+    fn run(&self, ctx: &mut RunContext<'_>) -> Result<(), OpError> {
+        copy_input(ctx, "input")
+    }
+}
+
+fn cast(
+    ctx: &mut RunContext<'_>,
+    to: DataType,
+    rounding: SmallFloatRounding,
+) -> Result<(), OpError> {
+    let input = ctx.input(0, "input")?;
+    if to == DataType::String {
+        let tensor = Tensor::from_strings(input.shape(), to_strings(input)?)?;
+        return ctx.set_output(0, tensor);
+    }
+    let Some(mut output) = ctx.optional_output(0) else {
+        return Ok(());
+    };
+    if input.data_type() != DataType::String {
+        return convert(input, &mut output, rounding);
+    }
+    from_strings(input.as_strings()?, &mut output, rounding)
+}
+
+fn from_strings(
+    strings: &[String],
+    output: &mut TensorViewMut<'_>,
+    rounding: SmallFloatRounding,
+) -> Result<(), OpError> {
+    let not_a_number =
+        |text: &String| OpError::value("input", "text that is a number", format!("{text:?}"));
+    let shape = [strings.len()];
+    if output.data_type().is_integer() {
+        let parse = |text: &String| {
+            let text = text.trim();
+            let integer = text.parse::<i64>();
+            let unsigned = || text.parse::<u64>().map(|x| x as i64);
+            integer
+                .or_else(|_| unsigned())
+                .or_else(|_| text.parse::<f64>().map(|x| x as i64))
+        };
+        let numbers: Vec<i64> = strings
+            .iter()
+            .map(|s| parse(s).map_err(|_| not_a_number(s)))
+            .collect::<Result<_, _>>()?;
+        let bytes = bytemuck::cast_slice(&numbers);
+        let view = TensorView::from_bytes(DataType::Int64, &shape, bytes);
+        return convert(view, output, rounding);
+    }
+    let numbers: Vec<f64> = strings
+        .iter()
+        .map(|s| s.trim().parse::<f64>().map_err(|_| not_a_number(s)))
+        .collect::<Result<_, _>>()?;
+    let bytes = bytemuck::cast_slice(&numbers);
+    let view = TensorView::from_bytes(DataType::Float64, &shape, bytes);
+    convert(view, output, rounding)
+}
+
+/// Shortest text that reads back; Rust writes `inf`, ONNX `INF`.
+fn float_text(x: impl Into<f64>, shortest: String) -> String {
+    match x.into() {
+        x if x == f64::INFINITY => "INF".into(),
+        x if x == f64::NEG_INFINITY => "-INF".into(),
+        _ => shortest,
+    }
+}
+
+fn to_strings(input: TensorView<'_>) -> Result<Vec<String>, OpError> {
+    use DataType::*;
+    Ok(match input.data_type() {
+        String => input.as_strings()?.to_vec(),
+        Bool => {
+            let text = |b: &crate::tensor::Bool| if b.get() { "True" } else { "False" };
+            input.as_slice()?.iter().map(|b| text(b).into()).collect()
+        }
+        Float64 => {
+            let floats = input.as_slice::<f64>()?;
+            floats
+                .iter()
+                .map(|&x| float_text(x, format!("{x:?}")))
+                .collect()
+        }
+        Float32 => {
+            let floats = input.as_slice::<f32>()?;
+            floats
+                .iter()
+                .map(|&x| float_text(x, format!("{x:?}")))
+                .collect()
+        }
+        Float16 => {
+            let floats = input.as_slice::<f16>()?.iter();
+            floats
+                .map(|&x| float_text(x, short_text(x.into(), |s| s.parse() == Ok(x))))
+                .collect()
+        }
+        Bfloat16 => {
+            let floats = input.as_slice::<bf16>()?.iter();
+            floats
+                .map(|&x| float_text(x, short_text(x.into(), |s| s.parse() == Ok(x))))
+                .collect()
+        }
+        Uint64 => input
+            .as_slice::<u64>()?
+            .iter()
+            .map(u64::to_string)
+            .collect(),
+        small if small.is_small_float() => {
+            let codes: Vec<u8> = match small.is_sub_byte() {
+                true => crate::tensor::packed::unpack_codes(small, input.bytes(), input.len()),
+                false => input.bytes().to_vec(),
+            };
+            let value = |&code: &u8| decode_small_float(small, code);
+            codes
+                .iter()
+                .map(|c| float_text(value(c), format!("{:?}", value(c))))
+                .collect()
+        }
+        other => {
+            let mut buffer = Buffer::zeroed(input.len() * 8);
+            let mut wide = TensorViewMut::from_bytes(Int64, input.shape(), &mut buffer);
+            if matches!(other, Complex64 | Complex128) {
+                return Err(OpError::unsupported(format!("conversion from {other}")));
+            }
+            convert(input, &mut wide, SmallFloatRounding::default())?;
+            wide.as_mut_slice::<i64>()?
+                .iter()
+                .map(|x| x.to_string())
+                .collect()
+        }
+    })
+}
+
+/// The number with as few digits as read back as the same value.
+fn short_text(x: f32, reads_back: impl Fn(&str) -> bool) -> String {
+    (0..8)
+        .map(|digits| format!("{:?}", format!("{x:.digits$e}").parse().unwrap_or(x)))
+        .find(|text| reads_back(text))
+        .unwrap_or_else(|| format!("{x:?}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::case::{Case, strings, tensor};
+    use super::*;
+    use crate::graph::attributes::Attribute;
+
+    fn to(data_type: DataType) -> Case {
+        Case::of("Cast", 13).with("to", Attribute::Int(data_type as i64))
+    }
+
+    #[test]
+    fn cast_converts_numbers_and_text() {
+        let floats = tensor(&[3], &[1.5f32, -2.0, f32::INFINITY]);
+        assert_eq!(
+            to(DataType::String).one(&[floats.clone()]),
+            Ok(strings(&[3], &["1.5", "-2.0", "INF"]))
+        );
+        assert_eq!(
+            to(DataType::Float32).one(&[strings(&[3], &["1.5", "-2", "+INF"])]),
+            Ok(floats)
+        );
+        assert_eq!(
+            to(DataType::Int32).one(&[strings(&[2], &["12", "1E3"])]),
+            Ok(tensor(&[2], &[12i32, 1000]))
+        );
+        assert!(to(DataType::Int32).one(&[strings(&[1], &["x"])]).is_err());
+        let halves = tensor(&[1], &[f16::from_f32(0.1)]);
+        assert_eq!(
+            to(DataType::String).one(&[halves]),
+            Ok(strings(&[1], &["0.1"]))
+        );
+    }
+
+    #[test]
+    fn the_first_cast_names_its_type() {
+        let case = Case::of("Cast", 1).with("to", Attribute::String("FLOAT".into()));
+        assert_eq!(
+            case.one(&[tensor(&[1], &[3i32])]),
+            Ok(tensor(&[1], &[3f32]))
+        );
+    }
+
+    #[test]
+    fn bit_cast_keeps_bits_and_rejects_other_widths() {
+        let case = |t: DataType| Case::of("BitCast", 26).with("to", Attribute::Int(t as i64));
+        let ones = tensor(&[1], &[1f32]);
+        assert_eq!(
+            case(DataType::Uint32).one(&[ones.clone()]),
+            Ok(tensor(&[1], &[0x3f80_0000u32]))
+        );
+        assert!(case(DataType::Uint64).one(&[ones]).is_err());
+    }
+}
