@@ -243,7 +243,7 @@ impl<D: Device> Placement<D> {
         }
         let mut outputs = Vec::with_capacity(plan.outputs.len());
         for id in &plan.outputs {
-            outputs.push(run.to_host(*id).await?);
+            outputs.push(run.bring_to_host(*id).await?);
         }
         let made = (0..plan.values.len() as u32).map(ValueId);
         made.for_each(|id| run.release(id));
@@ -359,7 +359,7 @@ impl<D: Device> PlacedRun<'_, D> {
         for id in &step.inputs {
             inputs.push(match id {
                 None => None,
-                Some(id) => Some(self.to_device(*id)?),
+                Some(id) => Some(self.bring_to_device(*id)?),
             });
         }
         let mut outputs = Vec::with_capacity(step.outputs.len());
@@ -383,7 +383,7 @@ impl<D: Device> PlacedRun<'_, D> {
         for id in &step.inputs {
             inputs.push(match id {
                 None => None,
-                Some(id) => Some(self.to_host(*id).await?),
+                Some(id) => Some(self.bring_to_host(*id).await?),
             });
         }
         let views: Vec<_> = inputs
@@ -412,7 +412,7 @@ impl<D: Device> PlacedRun<'_, D> {
             .unwrap_or(usize::MAX)
     }
 
-    fn to_device(&mut self, id: ValueId) -> Result<Arc<D::Buffer>, Error> {
+    fn bring_to_device(&mut self, id: ValueId) -> Result<Arc<D::Buffer>, Error> {
         if let Some(buffer) = &self.buffers[id.index()] {
             return Ok(buffer.clone());
         }
@@ -449,7 +449,7 @@ impl<D: Device> PlacedRun<'_, D> {
         Ok(buffer)
     }
 
-    async fn to_host(&mut self, id: ValueId) -> Result<Value, Error> {
+    async fn bring_to_host(&mut self, id: ValueId) -> Result<Value, Error> {
         if let Some(value) = self.known(id) {
             return Ok(value);
         }

@@ -54,9 +54,9 @@ impl<'g> Pattern<'g> {
     }
 
     /// The other input of a commutative node of two, where one of them is as wanted.
-    pub(super) fn other<'a>(
+    pub(super) fn other(
         &self,
-        node: &'a Node,
+        node: &Node,
         is_wanted: impl Fn(Option<ValueId>) -> bool,
     ) -> Option<ValueId> {
         match (node.input(0), node.input(1)) {
