@@ -1,0 +1,107 @@
+#!/usr/bin/env node
+/**
+ * Builds the npm package into `web/pkg`: `node web/build.mjs`, after `npm ci` in `web`.
+ *
+ *     cargo build (twice: SIMD128, and with relaxed SIMD) → wasm-bindgen → wasm-opt → tsc
+ *
+ * The command line of wasm-bindgen is that of the version in Cargo.lock: the one in
+ * target/tools/bin or in PATH, otherwise it is installed into target/tools.
+ *
+ * Prints the size of each build's WebAssembly, raw and compressed with brotli, and leaves the
+ * figures in `pkg/sizes.json` for the site.
+ */
+import { execFileSync } from "node:child_process";
+import { existsSync } from "node:fs";
+import { mkdir, readFile, rm, writeFile } from "node:fs/promises";
+import { availableParallelism } from "node:os";
+import { join } from "node:path";
+import { brotliCompressSync, constants } from "node:zlib";
+
+const WEB = import.meta.dirname;
+const ROOT = join(WEB, "..");
+const PKG = join(WEB, "pkg");
+const TOOLS = join(ROOT, "target", "tools");
+const BUILDS = [
+  { name: "simd128", features: "+simd128" },
+  { name: "relaxed", features: "+simd128,+relaxed-simd" },
+];
+const FEATURE_FLAGS = {
+  simd128: ["--enable-simd"],
+  relaxed: ["--enable-simd", "--enable-relaxed-simd"],
+};
+// What rustc assumes of every wasm32 target, which wasm-opt must be told.
+const BASE_FLAGS = [
+  "--enable-bulk-memory", "--enable-bulk-memory-opt", "--enable-mutable-globals",
+  "--enable-nontrapping-float-to-int", "--enable-sign-ext", "--enable-multivalue",
+  "--enable-reference-types",
+];
+
+const run = (command, args, options = {}) =>
+  execFileSync(command, args, { cwd: ROOT, stdio: ["ignore", "inherit", "inherit"], ...options });
+
+async function wasmBindgen() {
+  const lock = await readFile(join(ROOT, "Cargo.lock"), "utf8");
+  const version = lock.match(/name = "wasm-bindgen"\nversion = "([^"]+)"/)?.[1];
+  if (!version) throw new Error("Cargo.lock does not name wasm-bindgen");
+  const ours = join(TOOLS, "bin", "wasm-bindgen");
+  for (const candidate of [ours, "wasm-bindgen"]) {
+    try {
+      const said = execFileSync(candidate, ["--version"], { stdio: ["ignore", "pipe", "ignore"] });
+      if (said.toString().trim().endsWith(` ${version}`)) return candidate;
+    } catch {
+      // Not there.
+    }
+  }
+  console.log(`installing wasm-bindgen-cli ${version} into target/tools (some minutes, once)`);
+  run("cargo", ["install", "wasm-bindgen-cli", "--version", version, "--root", TOOLS, "--quiet"]);
+  return ours;
+}
+
+async function buildWasm({ name, features }, bindgen) {
+  console.log(`building ${name}`);
+  const target = join(ROOT, "target", "web", name);
+  const jobs = process.env.CARGO_BUILD_JOBS ?? String(availableParallelism());
+  const cargo = [
+    "build", "--quiet", "--package", "lethe-web", "--lib", "--profile", "wasm",
+    "--target", "wasm32-unknown-unknown", "--target-dir", target, "--jobs", jobs,
+  ];
+  // Stripping is left to wasm-opt: wasm-bindgen reads the section that names the features.
+  const env = { RUSTFLAGS: `-C target-feature=${features}`, CARGO_PROFILE_WASM_STRIP: "none" };
+  run("cargo", cargo, { env: { ...process.env, ...env } });
+  const out = join(PKG, name);
+  run(bindgen, [
+    join(target, "wasm32-unknown-unknown", "wasm", "lethe_web.wasm"),
+    "--target", "web", "--omit-default-module-path", "--out-name", "lethe", "--out-dir", out,
+    "--remove-name-section", "--remove-producers-section",
+  ]);
+  await rm(join(out, "lethe_bg.wasm.d.ts"));
+  const wasm = join(out, "lethe_bg.wasm");
+  run(process.execPath, [
+    join(WEB, "node_modules", "binaryen", "bin", "wasm-opt"), wasm, "-o", wasm, "-O3",
+    ...BASE_FLAGS, ...FEATURE_FLAGS[name], "--strip-debug", "--strip-target-features",
+  ]);
+  const bytes = await readFile(wasm);
+  const brotli = brotliCompressSync(bytes, {
+    params: {
+      [constants.BROTLI_PARAM_QUALITY]: constants.BROTLI_MAX_QUALITY,
+      [constants.BROTLI_PARAM_LGWIN]: constants.BROTLI_MAX_WINDOW_BITS,
+      [constants.BROTLI_PARAM_SIZE_HINT]: bytes.length,
+    },
+  });
+  return { rawBytes: bytes.length, brotliBytes: brotli.length };
+}
+
+if (!existsSync(join(WEB, "node_modules"))) {
+  console.error("run `npm ci` in web first");
+  process.exit(2);
+}
+await rm(PKG, { recursive: true, force: true });
+await mkdir(PKG);
+const bindgen = await wasmBindgen();
+const sizes = {};
+for (const build of BUILDS) sizes[build.name] = await buildWasm(build, bindgen);
+run(process.execPath, [join(WEB, "node_modules", "typescript", "bin", "tsc"), "--project", WEB]);
+await writeFile(join(PKG, "sizes.json"), `${JSON.stringify(sizes)}\n`);
+for (const [name, { rawBytes, brotliBytes }] of Object.entries(sizes)) {
+  console.log(`${name}: ${rawBytes} bytes of wasm, ${brotliBytes} with brotli`);
+}

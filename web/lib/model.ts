@@ -1,0 +1,177 @@
+/** A model loaded in this thread: what a worker holds, or a session without one. */
+
+import { openCached, store, verify } from "./cache.js";
+import { instantiate, type Build, type Engine } from "./engine.js";
+import { LetheError } from "./errors.js";
+import type { Session, ValueDescription } from "./simd128/lethe.js";
+import type { Source } from "./source.js";
+import { typeOfCode, type TensorType } from "./tensor.js";
+import { fromEngine, toEngine, type WireValue } from "./wire.js";
+
+/** Where a session computes. */
+export type Backend = "wasm" | "webgpu";
+
+/** How results are defined; see the option `numerics`. */
+export type Numerics = "fast" | "reproducible";
+
+/** How far loading is. */
+export interface Progress {
+  /** `download`: bytes come in; `prepare`: the model is being optimised; `ready`: it can be run. */
+  phase: "download" | "prepare" | "ready";
+  /** Bytes of the model so far. */
+  loaded: number;
+  /** Bytes of the model; `undefined` where the server did not say. */
+  total: number | undefined;
+}
+
+/** All that loading needs, in a form that a worker can be sent. */
+export interface LoadRequest {
+  build: Build;
+  module: WebAssembly.Module;
+  source: Source;
+  backend: Backend | "auto";
+  numerics: Numerics;
+  sha256: string | undefined;
+  cache: boolean;
+}
+
+/** Name, type and shape of an input or output. */
+export type ValueMetadata =
+  | {
+      readonly name: string;
+      readonly isTensor: true;
+      readonly type: TensorType;
+      /** Sizes of the axes: a number, a name, or `undefined` where anything goes. */
+      readonly shape: readonly (number | string | undefined)[];
+    }
+  | { readonly name: string; readonly isTensor: false };
+
+/** What there is to know of a loaded model. */
+export interface Description {
+  backend: Backend;
+  inputs: ValueMetadata[];
+  outputs: ValueMetadata[];
+  /** The tool that wrote the file, with its version. */
+  producer: string;
+  /** Opset versions by domain. */
+  opsets: Record<string, number>;
+  /** How often each operator runs, after optimisation; those of subgraphs are not counted. */
+  operators: Record<string, number>;
+  /** Bytes of the file. */
+  fileBytes: number;
+  /** Bytes of the weights as held for running. */
+  weightBytes: number;
+}
+
+/** A loaded model in this thread. */
+export class Model {
+  private constructor(
+    readonly description: Description,
+    private readonly engine: Engine,
+    private readonly session: Session,
+  ) {}
+
+  /** Downloads and prepares a model. */
+  static async load(
+    request: LoadRequest,
+    onProgress: (progress: Progress) => void,
+    signal?: AbortSignal,
+  ): Promise<Model> {
+    const engine = await instantiate(request.build, request.module);
+    const backends = backendsToTry(request.backend, engine);
+    const { download, store: keep } = await openCached(
+      request.source, request.sha256, request.cache, signal,
+    );
+    const total = download.length;
+    let bytes = new engine.ModelBytes(total ?? 0);
+    let loaded = 0;
+    try {
+      onProgress({ phase: "download", loaded, total });
+      const reader = download.stream.getReader();
+      for (;;) {
+        signal?.throwIfAborted();
+        const { done, value } = await reader.read();
+        if (done) break;
+        bytes.push(value);
+        loaded += value.length;
+        onProgress({ phase: "download", loaded, total });
+      }
+      if (request.sha256) {
+        const copy = bytes.copy() as Uint8Array<ArrayBuffer>;
+        await verify(copy, request.sha256);
+        if (keep) await store(request.sha256, copy);
+      }
+      onProgress({ phase: "prepare", loaded, total: loaded });
+      signal?.throwIfAborted();
+    } catch (thrown) {
+      bytes.free();
+      throw thrown;
+    }
+    const copy = backends.length > 1 ? bytes.copy() : undefined;
+    for (const [i, backend] of backends.entries()) {
+      try {
+        // The engine takes the bytes with it, whether it succeeds or not.
+        const session = await engine.Session.load(bytes, backend, request.numerics);
+        onProgress({ phase: "ready", loaded, total: loaded });
+        return new Model(describe(session, backend, loaded), engine, session);
+      } catch (thrown) {
+        const deviceFailed = (thrown as { code?: string }).code === "LETHE-DEVICE";
+        if (!copy || !deviceFailed || i + 1 === backends.length) throw thrown;
+        bytes = new engine.ModelBytes(copy.length);
+        bytes.push(copy);
+      }
+    }
+    throw new LetheError("LETHE-DEVICE", "no backend");
+  }
+
+  /** Runs the model; outputs in the order of `wanted`, or of the model. */
+  async run(feeds: [string, WireValue][], wanted: string[] | undefined): Promise<WireValue[]> {
+    const values = feeds.map(([, wire]) => toEngine(this.engine, wire));
+    const names = feeds.map(([name]) => name);
+    return (await this.session.run(names, values, wanted)).map(fromEngine);
+  }
+
+  /** Overwrites what runs left in memory, and frees the model. */
+  release(): void {
+    this.session.wipe();
+    this.session.free();
+  }
+}
+
+/** `auto` is WebGPU where both the build and the platform have it, then WebAssembly. */
+function backendsToTry(backend: Backend | "auto", engine: Engine): Backend[] {
+  if (backend !== "auto") return [backend];
+  const hasGpu = typeof navigator === "object" && "gpu" in navigator;
+  return hasGpu && engine.backends().includes("webgpu") ? ["webgpu", "wasm"] : ["wasm"];
+}
+
+function describe(session: Session, backend: Backend, fileBytes: number): Description {
+  return {
+    backend,
+    inputs: session.inputs.map(metadata),
+    outputs: session.outputs.map(metadata),
+    producer: session.producer,
+    opsets: counts(session.opsets),
+    operators: counts(session.operators),
+    fileBytes,
+    weightBytes: session.weightBytes,
+  };
+}
+
+function metadata(value: ValueDescription): ValueMetadata {
+  const { name, dataType, dims } = value;
+  value.free();
+  return dataType === 0
+    ? { name, isTensor: false }
+    : { name, isTensor: true, type: typeOfCode(dataType), shape: dims };
+}
+
+/** Lines of a name and a number as an object. */
+function counts(lines: string[]): Record<string, number> {
+  return Object.fromEntries(
+    lines.map((line) => {
+      const space = line.lastIndexOf(" ");
+      return [line.slice(0, space), Number(line.slice(space + 1))];
+    }),
+  );
+}

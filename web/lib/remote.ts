@@ -1,0 +1,135 @@
+/** A model in a worker: nothing blocks the page, and an abort stops the computation at once. */
+
+import { LetheError, type ErrorRecord } from "./errors.js";
+import type { Answer, Request } from "./messages.js";
+import type { Description, LoadRequest, Progress } from "./model.js";
+import { startWorker, type WorkerHandle } from "./platform.js";
+import type { WireValue } from "./wire.js";
+
+/**
+ * A model in a worker.
+ *
+ * WebAssembly cannot be interrupted from outside, so aborting a run ends the worker, and the next
+ * run starts another one from the compiled module and loads the model again from its source.
+ */
+export class RemoteModel {
+  description!: Description;
+  #worker: WorkerHandle | undefined;
+  #receive: (answer: Answer) => void = () => {};
+  /** The end of the requests before: one is under way at a time. */
+  #queue: Promise<unknown> = Promise.resolve();
+  readonly #request: LoadRequest;
+
+  private constructor(request: LoadRequest) {
+    this.#request = request;
+  }
+
+  /** Starts a worker and loads the model in it. */
+  static async load(
+    request: LoadRequest,
+    onProgress: (progress: Progress) => void,
+    signal?: AbortSignal,
+  ): Promise<RemoteModel> {
+    const model = new RemoteModel(request);
+    model.description = await model.#start(onProgress, signal);
+    return model;
+  }
+
+  /** Runs the model, after the runs that were asked for before. */
+  run(
+    feeds: [string, WireValue][],
+    wanted: string[] | undefined,
+    signal?: AbortSignal,
+  ): Promise<WireValue[]> {
+    const run = this.#queue.then(async () => {
+      signal?.throwIfAborted();
+      if (!this.#worker) await this.#restart(signal);
+      const answer = await this.#ask({ run: { feeds, wanted } }, signal);
+      return (answer as { outputs: WireValue[] }).outputs;
+    });
+    this.#queue = run.catch(() => {});
+    return signal ? Promise.race([run, aborted(signal, run)]) : run;
+  }
+
+  /** Ends the worker: all its memory is gone. */
+  release(): void {
+    this.#stop();
+  }
+
+  async #start(onProgress: (progress: Progress) => void, signal?: AbortSignal): Promise<Description> {
+    const died = (reason: string) => {
+      this.#stop();
+      this.#receive({ error: { code: "LETHE-CRASHED", message: reason } });
+    };
+    const receive = (message: unknown) => {
+      const answer = message as Answer;
+      if ("progress" in answer) onProgress(answer.progress);
+      else this.#receive(answer);
+    };
+    this.#worker = await startWorker(receive, died);
+    try {
+      const answer = await this.#ask({ load: this.#request }, signal);
+      return (answer as { loaded: Description }).loaded;
+    } catch (thrown) {
+      this.#stop();
+      throw thrown;
+    }
+  }
+
+  async #restart(signal?: AbortSignal): Promise<void> {
+    const description = await this.#start(() => {}, signal);
+    if (description.fileBytes !== this.description.fileBytes) {
+      this.#stop();
+      throw new LetheError("LETHE-FETCH", "the model at its address is not the one loaded before");
+    }
+  }
+
+  /** Sends a request and waits for its answer, or for the abort, which ends the worker. */
+  #ask(request: Request, signal?: AbortSignal): Promise<Answer> {
+    return new Promise((resolve, reject) => {
+      const worker = this.#worker;
+      const abort = () => {
+        this.#stop();
+        finish();
+        reject(signal?.reason);
+      };
+      const finish = () => {
+        signal?.removeEventListener("abort", abort);
+        this.#receive = () => {};
+        worker?.keepAlive(false);
+      };
+      if (!worker) return reject(new LetheError("LETHE-CRASHED", "the worker has ended"));
+      if (signal?.aborted) return abort();
+      signal?.addEventListener("abort", abort);
+      this.#receive = (answer) => {
+        finish();
+        if ("error" in answer) reject(this.#failure(answer.error));
+        else resolve(answer);
+      };
+      worker.keepAlive(true);
+      worker.post(request);
+    });
+  }
+
+  /** After a crash the worker's memory is in no known state: the next run gets a fresh one. */
+  #failure({ code, message }: ErrorRecord): LetheError {
+    if (code === "LETHE-CRASHED") this.#stop();
+    return new LetheError(code, message);
+  }
+
+  #stop(): void {
+    this.#worker?.terminate();
+    this.#worker = undefined;
+  }
+}
+
+/** Rejects with the signal's reason, so that a run that still waits for its turn is given up. */
+function aborted(signal: AbortSignal, run: Promise<unknown>): Promise<never> {
+  return new Promise((_, reject) => {
+    const abort = () => reject(signal.reason);
+    if (signal.aborted) return abort();
+    signal.addEventListener("abort", abort);
+    const forget = () => signal.removeEventListener("abort", abort);
+    run.then(forget, forget);
+  });
+}

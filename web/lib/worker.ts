@@ -1,0 +1,24 @@
+/** The worker: holds one model and answers a session's requests. */
+
+import { toRecord } from "./errors.js";
+import type { Answer, Request } from "./messages.js";
+import { Model } from "./model.js";
+import { workerPort } from "./platform.js";
+import { buffersOf } from "./wire.js";
+
+let model: Model | undefined;
+
+async function answer(request: Request): Promise<Answer> {
+  if ("load" in request) {
+    model = await Model.load(request.load, (progress) => post({ progress }, []));
+    return { loaded: model.description };
+  }
+  if (!model) throw new Error("a run before a load");
+  return { outputs: await model.run(request.run.feeds, request.run.wanted) };
+}
+
+const post = await workerPort((message) => {
+  void answer(message as Request)
+    .catch((thrown): Answer => ({ error: toRecord(thrown) }))
+    .then((reply) => post(reply, "outputs" in reply ? buffersOf(reply.outputs) : []));
+});

@@ -1,0 +1,180 @@
+//! A loaded model.
+
+use std::collections::BTreeMap;
+
+use lethe_engine::{DataType, Dim, Numerics, SessionOptions, ValueInfo};
+use wasm_bindgen::JsValue;
+use wasm_bindgen::prelude::wasm_bindgen;
+
+use crate::{Failure, ModelBytes, Value};
+
+/// The version of Lethe.
+#[wasm_bindgen]
+pub fn version() -> String {
+    env!("CARGO_PKG_VERSION").into()
+}
+
+/// The backends of this build, as [`Session::load`] takes them.
+#[wasm_bindgen]
+pub fn backends() -> Vec<String> {
+    vec!["wasm".into()]
+}
+
+/// A model that can be run.
+#[wasm_bindgen]
+pub struct Session(lethe_engine::Session);
+
+#[wasm_bindgen]
+impl Session {
+    /// Loads a model for `backend` (one of [`backends`]) with `numerics` `fast` or `reproducible`.
+    ///
+    /// # Errors
+    /// Where the model is invalid or unsupported (the engine's code), the backend is not to be had
+    /// (`LETHE-DEVICE`), or a setting has no such value (`LETHE-OPTION`).
+    pub async fn load(
+        model: ModelBytes,
+        backend: String,
+        numerics: String,
+    ) -> Result<Session, Failure> {
+        if !backends().contains(&backend) {
+            return Err(Failure::device(format!(
+                "device {backend}: this build has only {}",
+                backends().join(", ")
+            )));
+        }
+        let numerics = match numerics.as_str() {
+            "fast" => Numerics::Fast,
+            "reproducible" => Numerics::Reproducible,
+            other => {
+                return Err(Failure::option(format!(
+                    "numerics: expected fast or reproducible, found {other:?}"
+                )));
+            }
+        };
+        let options = SessionOptions {
+            numerics,
+            ..SessionOptions::default()
+        };
+        Ok(Self(lethe_engine::Session::load(
+            model.into_bytes(),
+            &options,
+        )?))
+    }
+
+    /// Runs the model on the inputs `names`, each with its one of `values`, and gives the outputs
+    /// named in `wanted` in that order, or all in the model's order.
+    ///
+    /// # Errors
+    /// Where an input is missing, unknown or wrong, or a node fails.
+    pub async fn run(
+        &self,
+        names: Vec<String>,
+        values: Vec<Value>,
+        wanted: Option<Vec<String>>,
+    ) -> Result<Vec<Value>, Failure> {
+        let values = values.into_iter().map(|v| v.0);
+        let inputs: Vec<_> = names.iter().map(String::as_str).zip(values).collect();
+        let wanted: Option<Vec<&str>> = wanted
+            .as_ref()
+            .map(|names| names.iter().map(String::as_str).collect());
+        let outputs = self.0.run_with(&inputs, wanted.as_deref(), None)?;
+        Ok(outputs.into_iter().map(|(_, value)| Value(value)).collect())
+    }
+
+    /// What the inputs must be, in the model's order.
+    #[wasm_bindgen(getter)]
+    pub fn inputs(&self) -> Vec<ValueDescription> {
+        describe(self.0.inputs())
+    }
+
+    /// What the outputs are, in the model's order.
+    #[wasm_bindgen(getter)]
+    pub fn outputs(&self) -> Vec<ValueDescription> {
+        describe(self.0.outputs())
+    }
+
+    /// The tool that wrote the model, with its version.
+    #[wasm_bindgen(getter)]
+    pub fn producer(&self) -> String {
+        self.0.metadata().producer.clone()
+    }
+
+    /// `domain version` for each opset the model imports.
+    #[wasm_bindgen(getter)]
+    pub fn opsets(&self) -> Vec<String> {
+        let opsets = &self.0.metadata().opsets;
+        opsets
+            .iter()
+            .map(|(domain, version)| format!("{domain} {version}"))
+            .collect()
+    }
+
+    /// `operator count` for each operator that runs, after the rewrites, subgraphs not counted.
+    #[wasm_bindgen(getter)]
+    pub fn operators(&self) -> Vec<String> {
+        let mut counts = BTreeMap::<&str, usize>::new();
+        for step in &self.0.plan().steps {
+            *counts.entry(&step.name.op_type).or_default() += 1;
+        }
+        counts
+            .iter()
+            .map(|(operator, count)| format!("{operator} {count}"))
+            .collect()
+    }
+
+    /// Bytes of the weights as they are held for running.
+    #[wasm_bindgen(getter, js_name = weightBytes)]
+    pub fn weight_bytes(&self) -> f64 {
+        self.0.plan().constant_bytes() as f64
+    }
+
+    /// Overwrites what runs have left in memory and gives the number of bytes.
+    pub fn wipe(&self) -> f64 {
+        self.0.wipe() as f64
+    }
+}
+
+/// Name and type of an input or output.
+#[wasm_bindgen]
+pub struct ValueDescription(ValueInfo);
+
+#[wasm_bindgen]
+impl ValueDescription {
+    /// Its name.
+    #[wasm_bindgen(getter)]
+    pub fn name(&self) -> String {
+        self.0.name.to_string()
+    }
+
+    /// Its type in ONNX's spelling, such as `tensor(float)` or `seq(tensor(int64))`.
+    #[wasm_bindgen(getter)]
+    pub fn kind(&self) -> String {
+        let kind = self.0.value_type.kind.as_ref();
+        kind.map(ToString::to_string).unwrap_or_default()
+    }
+
+    /// The code of a tensor's element type; 0 where it is no tensor.
+    #[wasm_bindgen(getter, js_name = dataType)]
+    pub fn data_type(&self) -> i32 {
+        let data_type: Option<DataType> = self.0.value_type.data_type();
+        data_type.map_or(0, |t| t as i32)
+    }
+
+    /// Sizes of the axes: a number, a name, or `undefined` where anything goes. Empty where even
+    /// their number is not known, or for a scalar.
+    #[wasm_bindgen(getter)]
+    pub fn dims(&self) -> Vec<JsValue> {
+        let dims = self.0.value_type.dims.as_deref().unwrap_or_default();
+        dims.iter()
+            .map(|dim| match dim {
+                Dim::Known(size) => JsValue::from_f64(*size as f64),
+                Dim::Symbol(name) => JsValue::from_str(name),
+                Dim::Unknown => JsValue::UNDEFINED,
+            })
+            .collect()
+    }
+}
+
+fn describe(infos: &[ValueInfo]) -> Vec<ValueDescription> {
+    infos.iter().cloned().map(ValueDescription).collect()
+}
