@@ -59,7 +59,7 @@ def house_rules():
                     broken.append(f"{path}: links to {link}, which does not exist")
     documented = set(re.findall(r"LETHE-[A-Z-]+", (ROOT / "docs" / "errors.md").read_text()))
     for path in tracked_files():
-        if path.suffix == ".rs":
+        if path.suffix in (".rs", ".ts"):
             for code in set(re.findall(r'"(LETHE-[A-Z-]+)"', (ROOT / path).read_text())) - documented:
                 broken.append(f"{path}: {code} is not explained in docs/errors.md")
     return broken
