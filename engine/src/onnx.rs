@@ -6,6 +6,7 @@
 pub mod external_data;
 pub mod proto;
 pub mod values;
+pub mod writer;
 
 use bytes::Bytes;
 use prost::Message;
