@@ -4,6 +4,8 @@
 //! standard output: text for people, or one JSON document with `--json`. Progress and errors go to
 //! the standard error.
 
+pub mod bundle;
+pub mod serve;
 pub mod verify;
 
 use std::path::Path;
@@ -13,7 +15,8 @@ use lethe_engine::kernels::threads::ThreadsError;
 use lethe_engine::onnx::proto;
 
 use crate::model_file::{ModelFile, ModelFileError};
-use crate::runner::{Runner, RunnerError};
+use crate::runner::{Runner, RunnerError, SandboxRunner};
+use crate::sandbox::{ModelSource, Sandbox, SandboxError, model_name};
 use crate::settings::{Device, Isolation, RunSettings};
 use crate::verification;
 
@@ -40,6 +43,14 @@ pub enum CommandError {
         /// What is wrong.
         source: RunnerError,
     },
+    /// The model cannot be put into a sandbox.
+    #[error("{}: {source} [{}]", model, source.code())]
+    Sandbox {
+        /// Which one.
+        model: String,
+        /// What is wrong.
+        source: SandboxError,
+    },
     /// A test folder cannot be used.
     #[error(transparent)]
     Test(#[from] verification::Failure),
@@ -62,11 +73,14 @@ fn load(
     settings: &RunSettings,
 ) -> Result<Box<dyn Runner>, CommandError> {
     check_device(settings)?;
-    match settings.isolation {
+    match settings.isolation.unwrap_or(Isolation::None) {
         Isolation::None => Ok(Box::new(load_session(path, file, model, settings)?)),
-        Isolation::Sandbox => Err(CommandError::Request(
-            "this build has no sandbox: run with --isolation none".into(),
-        )),
+        Isolation::Sandbox => {
+            let sandbox = ModelSource::of_file(model_name(path), file)
+                .and_then(|source| Sandbox::new(&source, &settings.sandbox_settings()))
+                .map_err(|source| in_sandbox(path, source))?;
+            Ok(Box::new(SandboxRunner::new(sandbox)))
+        }
     }
 }
 
@@ -84,6 +98,14 @@ fn load_session(
 /// Says which model an error is about.
 fn in_model(path: &Path, source: RunnerError) -> CommandError {
     CommandError::Model {
+        model: path.display().to_string(),
+        source,
+    }
+}
+
+/// Says which model could not be put into a sandbox.
+fn in_sandbox(path: &Path, source: SandboxError) -> CommandError {
+    CommandError::Sandbox {
         model: path.display().to_string(),
         source,
     }

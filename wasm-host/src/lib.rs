@@ -5,14 +5,21 @@
 //! | [`model_file`] | models mapped from files, with their external data |
 //! | [`values`] | tensors and other values in files |
 //! | [`settings`] | flags that say how to run |
+//! | [`sandbox`] | a fresh WebAssembly instance per request, wiped afterwards |
 //! | [`runner`] | one face for the engine in this process and in a sandbox |
+//! | [`serve`] | the REST server |
+//! | [`bundle`] | components for the edge with models frozen in |
 //! | [`verification`] | comparing with expected outputs |
 //! | [`commands`] | the commands of the binary `lethe` |
 #![deny(unsafe_code)]
 
+pub mod bundle;
 pub mod commands;
+mod guest;
 pub mod model_file;
 pub mod runner;
+pub mod sandbox;
+pub mod serve;
 pub mod settings;
 pub mod values;
 pub mod verification;

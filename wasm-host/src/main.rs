@@ -4,7 +4,7 @@ use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
 
-use lethe_host::commands::{CommandError, Outcome, verify::Verify};
+use lethe_host::commands::{CommandError, Outcome, bundle::Bundle, serve::Serve, verify::Verify};
 use lethe_host::settings::RunSettings;
 
 /// Runs ONNX models on other people's data and forgets the data.
@@ -23,6 +23,8 @@ struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     Verify(Verify),
+    Serve(Serve),
+    Bundle(Bundle),
 }
 
 fn main() -> ExitCode {
@@ -36,6 +38,8 @@ fn main() -> ExitCode {
     };
     let result = match command {
         Command::Verify(verify) => verify.run(&settings, json),
+        Command::Serve(serve) => serve.run(&settings),
+        Command::Bundle(bundle) => bundle.run(&settings, json),
     };
     match result {
         Ok(Outcome::Good) => ExitCode::SUCCESS,

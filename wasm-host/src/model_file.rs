@@ -5,7 +5,7 @@
 //! folder/weights.bin   mapped when an initializer names it; never a file outside of `folder`
 //! ```
 
-mod mapping;
+pub(crate) mod mapping;
 
 use bytes::Bytes;
 use std::collections::BTreeMap;

@@ -1,6 +1,9 @@
 //! What runs a model: the engine in this process, or a sandbox around it.
 
 use lethe_engine::{Error, Session, Value, ValueInfo};
+use lethe_server::{Problem, TensorInfo};
+
+use crate::sandbox::Sandbox;
 
 /// A run that failed.
 #[derive(Debug, thiserror::Error)]
@@ -8,13 +11,17 @@ pub enum RunnerError {
     /// In the engine.
     #[error(transparent)]
     Engine(#[from] Error),
+    /// In a sandbox.
+    #[error(transparent)]
+    Sandbox(#[from] Problem),
 }
 
 impl RunnerError {
     /// The stable code.
-    pub fn code(&self) -> &'static str {
+    pub fn code(&self) -> &str {
         match self {
             Self::Engine(error) => error.code(),
+            Self::Sandbox(problem) => &problem.code,
         }
     }
 }
@@ -45,5 +52,48 @@ impl Runner for Session {
 
     fn run(&self, inputs: &[(&str, Value)]) -> Result<Vec<(String, Value)>, RunnerError> {
         Ok(Session::run(self, inputs)?)
+    }
+}
+
+/// A model in a sandbox: every run gets an instance of its own.
+#[derive(Debug)]
+pub struct SandboxRunner {
+    sandbox: Sandbox,
+    inputs: Vec<ValueInfo>,
+    outputs: Vec<ValueInfo>,
+}
+
+impl SandboxRunner {
+    /// Runs in `sandbox`.
+    pub fn new(sandbox: Sandbox) -> Self {
+        let infos = |infos: &[TensorInfo]| infos.iter().map(TensorInfo::value_info).collect();
+        let info = sandbox.info();
+        Self {
+            inputs: infos(&info.inputs),
+            outputs: infos(&info.outputs),
+            sandbox,
+        }
+    }
+
+    /// The sandbox.
+    pub fn sandbox(&self) -> &Sandbox {
+        &self.sandbox
+    }
+}
+
+impl Runner for SandboxRunner {
+    fn inputs(&self) -> &[ValueInfo] {
+        &self.inputs
+    }
+
+    fn outputs(&self) -> &[ValueInfo] {
+        &self.outputs
+    }
+
+    fn run(&self, inputs: &[(&str, Value)]) -> Result<Vec<(String, Value)>, RunnerError> {
+        let inputs = inputs
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), value.clone()));
+        Ok(self.sandbox.run(inputs.collect())?)
     }
 }

@@ -3,11 +3,13 @@
 use std::fmt;
 use std::num::NonZeroUsize;
 use std::str::FromStr;
+use std::time::Duration;
 
 use lethe_engine::kernels::threads::ThreadsError;
 use lethe_engine::{Level, Numerics, SessionOptions, Threads};
 
 use crate::model_file::ModelFile;
+use crate::sandbox::{Limits, SandboxSettings};
 
 /// Where kernels run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -22,10 +24,9 @@ pub enum Device {
 }
 
 /// What is around a run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Isolation {
     /// Nothing: the engine runs in this process.
-    #[default]
     None,
     /// A fresh WebAssembly instance.
     Sandbox,
@@ -89,15 +90,14 @@ pub struct RunSettings {
         help_heading = "Running"
     )]
     pub device: Device,
-    /// What is around a run: none, sandbox
+    /// What is around a run: none, sandbox [default: sandbox for serve, none for the others]
     #[arg(
         long,
         global = true,
         value_name = "ISOLATION",
-        default_value_t,
         help_heading = "Running"
     )]
-    pub isolation: Isolation,
+    pub isolation: Option<Isolation>,
     /// No native kernels in the sandbox: the trusted base is the WebAssembly runtime alone
     #[arg(long, global = true, help_heading = "Running")]
     pub pure_wasm: bool,
@@ -122,6 +122,19 @@ impl RunSettings {
     pub fn thread_count(&self) -> usize {
         let cores = || std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
         self.threads.map_or_else(cores, NonZeroUsize::get)
+    }
+
+    /// Settings of a sandbox for runs that a person waits for: they may take their time.
+    pub fn sandbox_settings(&self) -> SandboxSettings {
+        SandboxSettings {
+            native_kernels: !self.pure_wasm,
+            numerics: self.numerics.0,
+            limits: Limits {
+                deadline: Duration::from_secs(3600),
+                ..Limits::default()
+            },
+            ..SandboxSettings::default()
+        }
     }
 
     /// Options for a session of a model in this process.

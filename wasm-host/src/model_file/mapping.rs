@@ -6,14 +6,14 @@ use memmap2::Mmap;
 use std::fs::File;
 use std::io;
 
-/// Maps a whole file for reading.
+/// Maps a whole file for reading: a model, or a file of Lethe's own cache.
 ///
 /// # Errors
 /// When it cannot be mapped.
-pub(super) fn read_only(file: &File) -> io::Result<Bytes> {
-    // SAFETY: the map is only read, and only as bytes, for which every bit pattern is valid. A file
+pub(crate) fn read_only(file: &File) -> io::Result<Bytes> {
+    // SAFETY: the map is only read, and only as bytes, for which every bit pattern is valid. A model
     // that somebody changes meanwhile gives a wrong model or an error, as reading it in pieces
-    // would.
+    // would; files of the cache are replaced and never changed, in a folder of the user's own.
     let map = unsafe { Mmap::map(file) }?;
     Ok(Bytes::from_owner(map))
 }

@@ -1,0 +1,124 @@
+//! The cell's door: a core wasm module without WASI.
+//!
+//! ```text
+//! host                                   guest
+//! lethe_alloc(len) ───────────────────►  room for a message; its address
+//! (writes the message there)
+//! lethe_load() or lethe_handle() ─────►  reads the message, leaves an answer; its address and length
+//! (reads the answer)
+//! ```
+//!
+//! `lethe_load` is called once a model, before the memory is frozen into an image; every request then gets
+//! a fresh instance of that image and one `lethe_handle`. Messages are [`crate::message`]'s.
+#![allow(
+    unsafe_code,
+    reason = "exports carry names without mangling, which Rust counts as unsafe"
+)]
+
+use std::cell::RefCell;
+
+use bytes::Bytes;
+use lethe_engine::tensor::Buffer;
+
+use crate::handler::{Handler, Request};
+use crate::message::{Answer, Call, Load};
+use crate::problem::Problem;
+
+/// What lives between the calls of the host; a cell has one thread.
+struct State {
+    request: Option<Buffer>,
+    answer: Vec<u8>,
+    handler: Option<Handler>,
+}
+
+thread_local! {
+    static STATE: RefCell<State> =
+        const { RefCell::new(State { request: None, answer: Vec::new(), handler: None }) };
+}
+
+/// A buffer whose memory `Bytes` can share.
+struct Message(Buffer);
+
+impl AsRef<[u8]> for Message {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+/// Makes room for a message of `len` bytes and gives its address, a multiple of 64.
+#[unsafe(no_mangle)]
+extern "C" fn lethe_alloc(len: u32) -> u32 {
+    let buffer = Buffer::zeroed(len as usize);
+    let address = buffer.as_ptr().addr() as u32;
+    STATE.with_borrow_mut(|state| state.request = Some(buffer));
+    address
+}
+
+/// Loads the model of the [`Load`] message that the host has written, beside those loaded before.
+#[unsafe(no_mangle)]
+extern "C" fn lethe_load() -> u64 {
+    let answer = take_request().and_then(|message| {
+        let loaded = crate::load::load(Load::decode(message)?)?;
+        let info = loaded.info().clone();
+        STATE.with_borrow_mut(|state| {
+            // The host has checked the body's size: it wrote the body.
+            let handler = state
+                .handler
+                .get_or_insert_with(|| Handler::new(Vec::new(), u64::MAX));
+            handler.add(loaded);
+        });
+        Ok(Answer::Loaded(info))
+    });
+    leave(answer)
+}
+
+/// Answers the [`Call`] message that the host has written.
+#[unsafe(no_mangle)]
+extern "C" fn lethe_handle() -> u64 {
+    let answer = take_request().and_then(|message| {
+        let call = Call::decode(message)?;
+        with_handler(|handler| match call {
+            Call::Http {
+                method,
+                path,
+                content_type,
+                body,
+            } => Ok(Answer::Http(handler.handle(&Request {
+                method: &method,
+                path: &path,
+                content_type: content_type.as_deref(),
+                body: &body,
+            }))),
+            Call::Infer(inputs) => {
+                let model = handler.models().first().ok_or_else(no_model)?;
+                Ok(Answer::Outputs(model.run(&inputs, None, None)?))
+            }
+        })
+    });
+    leave(answer)
+}
+
+/// Calls `f` with the handler of the loaded model.
+pub(crate) fn with_handler<T>(
+    f: impl FnOnce(&Handler) -> Result<T, Problem>,
+) -> Result<T, Problem> {
+    STATE.with_borrow(|state| f(state.handler.as_ref().ok_or_else(no_model)?))
+}
+
+fn no_model() -> Problem {
+    Problem::new(500, "LETHE-IMAGE", "the image holds no model")
+}
+
+fn take_request() -> Result<Bytes, Problem> {
+    let request = STATE.with_borrow_mut(|state| state.request.take());
+    let request = request.ok_or_else(|| Problem::new(500, "LETHE-IMAGE", "no message"))?;
+    Ok(Bytes::from_owner(Message(request)))
+}
+
+/// Keeps the answer for the host to read: its address in the upper half, its length in the lower.
+fn leave(answer: Result<Answer, Problem>) -> u64 {
+    let bytes = answer.unwrap_or_else(Answer::Problem).encode();
+    let place = (bytes.as_ptr().addr() as u64) << 32 | bytes.len() as u64;
+    STATE.with_borrow_mut(|state| state.answer = bytes);
+    place
+}

@@ -1,0 +1,116 @@
+//! The edge's door: `wasi:http/incoming-handler` of WASI 0.2.
+//!
+//! `lethe bundle` freezes a loaded model into this door's module and wraps it as a component. The
+//! handler is the cell's, so what a host of components serves is what a sandbox answers.
+#![allow(unsafe_code, reason = "the generated bindings of the component model")]
+#![allow(missing_docs, clippy::all, reason = "the generated bindings")]
+
+use crate::handler::{Request, Response};
+use crate::problem::Problem;
+
+mod bindings {
+    wit_bindgen::generate!({ world: "edge", path: "wit", generate_all });
+}
+
+use bindings::exports::wasi::http::incoming_handler::Guest;
+use bindings::wasi::http::types::{
+    Fields, IncomingRequest, Method, OutgoingBody, OutgoingResponse, ResponseOutparam,
+};
+use bindings::wasi::io::streams::StreamError;
+
+/// Largest body a bundle takes.
+const MAX_BODY_BYTES: u64 = 64 << 20;
+/// Bytes asked for at once.
+const READ_BYTES: u64 = 64 << 10;
+/// Most bytes that `blocking-write-and-flush` takes at once.
+const WRITE_BYTES: usize = 4096;
+
+struct Edge;
+
+impl Guest for Edge {
+    fn handle(request: IncomingRequest, response_out: ResponseOutparam) {
+        let response = answer(&request).unwrap_or_else(Response::from);
+        send(response, response_out);
+    }
+}
+
+fn answer(request: &IncomingRequest) -> Result<Response, Problem> {
+    let method = method_name(request.method());
+    let path = request.path_with_query().unwrap_or_default();
+    let content_type = request.headers().get("content-type").into_iter().next();
+    let content_type = content_type.map(|value| String::from_utf8_lossy(&value).into_owned());
+    let body = read_body(request)?;
+    crate::cell::with_handler(|handler| {
+        Ok(handler.handle(&Request {
+            method: &method,
+            path: &path,
+            content_type: content_type.as_deref(),
+            body: &body,
+        }))
+    })
+}
+
+fn method_name(method: Method) -> String {
+    match method {
+        Method::Get => "GET".into(),
+        Method::Head => "HEAD".into(),
+        Method::Post => "POST".into(),
+        Method::Put => "PUT".into(),
+        Method::Delete => "DELETE".into(),
+        Method::Connect => "CONNECT".into(),
+        Method::Options => "OPTIONS".into(),
+        Method::Trace => "TRACE".into(),
+        Method::Patch => "PATCH".into(),
+        Method::Other(name) => name,
+    }
+}
+
+fn read_body(request: &IncomingRequest) -> Result<Vec<u8>, Problem> {
+    let broken = || Problem::not_understood("LETHE-BODY", "the body could not be read");
+    let incoming = request.consume().map_err(|()| broken())?;
+    let stream = incoming.stream().map_err(|()| broken())?;
+    let mut body = Vec::new();
+    loop {
+        match stream.blocking_read(READ_BYTES) {
+            Ok(piece) => body.extend_from_slice(&piece),
+            Err(StreamError::Closed) => return Ok(body),
+            Err(StreamError::LastOperationFailed(_)) => return Err(broken()),
+        }
+        if body.len() as u64 > MAX_BODY_BYTES {
+            return Err(Problem::too_large(body.len() as u64, MAX_BODY_BYTES));
+        }
+    }
+}
+
+/// Sends an answer. Where the client is gone there is nobody to tell.
+fn send(response: Response, response_out: ResponseOutparam) {
+    let headers = [
+        (
+            "content-type".to_owned(),
+            response.content_type.as_bytes().to_vec(),
+        ),
+        (
+            "content-length".to_owned(),
+            response.body.len().to_string().into_bytes(),
+        ),
+    ];
+    let headers = Fields::from_list(&headers).expect("two plain headers are allowed");
+    let outgoing = OutgoingResponse::new(headers);
+    outgoing
+        .set_status_code(response.status)
+        .expect("a status between 200 and 599 is allowed");
+    let body = outgoing.body().expect("a new answer's body is taken once");
+    ResponseOutparam::set(response_out, Ok(outgoing));
+    if let Ok(stream) = body.write() {
+        for piece in response.body.chunks(WRITE_BYTES) {
+            if stream.blocking_write_and_flush(piece).is_err() {
+                return;
+            }
+        }
+        drop(stream);
+        // An error here means that the client is gone.
+        drop(OutgoingBody::finish(body, None));
+    }
+}
+
+bindings::export!(Edge with_types_in bindings);

@@ -1,0 +1,294 @@
+//! What the host says to a cell and what the cell answers, in the form of [`crate::wire`].
+
+use bytes::Bytes;
+use lethe_engine::Value;
+
+use crate::handler::{ModelInfo, Response};
+use crate::problem::Problem;
+use crate::wire::{Reader, WireError, Writer};
+
+/// The model that an image is to hold, and how it is to run.
+#[derive(Debug, Clone)]
+pub struct Load {
+    /// The name that requests use.
+    pub name: String,
+    /// How the model runs.
+    pub options: LoadOptions,
+    /// Inputs of a run that warms the model up, so that the image holds its plan and buffers. An
+    /// empty list leaves the choice to the guest.
+    pub warm_up: Vec<(String, Value)>,
+    /// The ONNX file.
+    pub model: Bytes,
+    /// Files beside the model that hold its external data: path and content.
+    pub files: Vec<(String, Bytes)>,
+}
+
+/// How a model runs inside a cell.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct LoadOptions {
+    /// The same bits on every door and machine.
+    pub reproducible: bool,
+    /// Hand the hot kernels to the host.
+    pub native_kernels: bool,
+}
+
+/// A request to a cell.
+#[derive(Debug, Clone)]
+pub enum Call {
+    /// An HTTP request for the handler.
+    Http {
+        /// The method, such as `POST`.
+        method: String,
+        /// Path, without the query.
+        path: String,
+        /// The body's media type.
+        content_type: Option<String>,
+        /// The body.
+        body: Bytes,
+    },
+    /// Inputs by name, for the image's model.
+    Infer(Vec<(String, Value)>),
+}
+
+/// A cell's answer.
+#[derive(Debug, Clone)]
+pub enum Answer {
+    /// To [`Load`]: what was loaded.
+    Loaded(ModelInfo),
+    /// To [`Call::Http`].
+    Http(Response),
+    /// To [`Call::Infer`]: outputs by name.
+    Outputs(Vec<(String, Value)>),
+    /// Why there is no other answer.
+    Problem(Problem),
+}
+
+impl Load {
+    /// The message.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut writer = Writer::new();
+        writer.text(&self.name);
+        writer.u8(self.options.reproducible as u8);
+        writer.u8(self.options.native_kernels as u8);
+        writer.named_values(
+            self.warm_up
+                .iter()
+                .map(|(name, value)| (name.as_str(), value)),
+        );
+        writer.length(self.files.len());
+        for (path, content) in &self.files {
+            writer.text(path);
+            writer.blob(content);
+        }
+        writer.blob(&self.model);
+        writer.finish()
+    }
+
+    /// Reads the message; model and files are slices of it.
+    ///
+    /// # Errors
+    /// When it does not follow the format.
+    pub fn decode(bytes: Bytes) -> Result<Self, WireError> {
+        let mut reader = Reader::new(bytes);
+        let name = reader.text("a model's name")?;
+        let options = LoadOptions {
+            reproducible: reader.u8("a flag")? != 0,
+            native_kernels: reader.u8("a flag")? != 0,
+        };
+        let warm_up = reader.named_values()?;
+        let count = reader.count(8, "a number of files")?;
+        let files = (0..count).map(|_| Ok((reader.text("a path")?, reader.blob("a file")?)));
+        let files = files.collect::<Result<_, WireError>>()?;
+        let model = reader.blob("a model")?;
+        reader.end()?;
+        Ok(Self {
+            name,
+            options,
+            warm_up,
+            model,
+            files,
+        })
+    }
+}
+
+impl Call {
+    /// The message.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut writer = Writer::new();
+        match self {
+            Self::Http {
+                method,
+                path,
+                content_type,
+                body,
+            } => {
+                writer.u8(0);
+                writer.text(method);
+                writer.text(path);
+                writer.u8(content_type.is_some() as u8);
+                if let Some(content_type) = content_type {
+                    writer.text(content_type);
+                }
+                writer.blob(body);
+            }
+            Self::Infer(inputs) => {
+                writer.u8(1);
+                writer.named_values(inputs.iter().map(|(name, value)| (name.as_str(), value)));
+            }
+        }
+        writer.finish()
+    }
+
+    /// Reads the message; body and tensors are slices of it.
+    ///
+    /// # Errors
+    /// When it does not follow the format.
+    pub fn decode(bytes: Bytes) -> Result<Self, WireError> {
+        let mut reader = Reader::new(bytes);
+        let call = match reader.u8("a kind of call")? {
+            0 => Self::Http {
+                method: reader.text("a method")?,
+                path: reader.text("a path")?,
+                content_type: match reader.u8("whether there is a media type")? {
+                    0 => None,
+                    _ => Some(reader.text("a media type")?),
+                },
+                body: reader.blob("a body")?,
+            },
+            _ => Self::Infer(reader.named_values()?),
+        };
+        reader.end()?;
+        Ok(call)
+    }
+}
+
+impl Answer {
+    /// The message.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut writer = Writer::new();
+        match self {
+            Self::Loaded(info) => {
+                writer.u8(0);
+                writer.text(&serde_json::to_string(info).expect("a model's description is JSON"));
+            }
+            Self::Http(response) => {
+                writer.u8(1);
+                writer.u32(response.status.into());
+                writer.text(&response.content_type);
+                writer.blob(&response.body);
+            }
+            Self::Outputs(outputs) => {
+                writer.u8(2);
+                writer.named_values(outputs.iter().map(|(name, value)| (name.as_str(), value)));
+            }
+            Self::Problem(problem) => {
+                writer.u8(3);
+                writer.u32(problem.status.into());
+                writer.text(&problem.code);
+                writer.text(&problem.detail);
+            }
+        }
+        writer.finish()
+    }
+
+    /// Reads the message. The host trusts a cell's answer as little as the cell trusts a request.
+    ///
+    /// # Errors
+    /// When it does not follow the format.
+    pub fn decode(bytes: Bytes) -> Result<Self, WireError> {
+        let mut reader = Reader::new(bytes);
+        let answer = match reader.u8("a kind of answer")? {
+            0 => {
+                let json = reader.text("a model's description")?;
+                Self::Loaded(serde_json::from_str(&json).map_err(|error| WireError {
+                    offset: 1,
+                    expected: "a model's description",
+                    found: error.to_string(),
+                })?)
+            }
+            1 => Self::Http(Response {
+                status: status(reader.u32("a status")?),
+                content_type: reader.text("a media type")?.into(),
+                body: reader.blob("a body")?,
+            }),
+            2 => Self::Outputs(reader.named_values()?),
+            _ => Self::Problem(Problem {
+                status: status(reader.u32("a status")?),
+                code: reader.text("a code")?.into(),
+                detail: reader.text("a detail")?,
+            }),
+        };
+        reader.end()?;
+        Ok(answer)
+    }
+}
+
+/// An HTTP status, 500 for what is none.
+fn status(code: u32) -> u16 {
+    u16::try_from(code)
+        .ok()
+        .filter(|code| (200..600).contains(code))
+        .unwrap_or(500)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use lethe_engine::Tensor;
+
+    #[test]
+    fn messages_round_trip() {
+        let value = Value::Tensor(Tensor::from_slice(&[2], &[1.0f32, 2.0]).unwrap());
+        let load = Load {
+            name: "digits".into(),
+            options: LoadOptions {
+                reproducible: true,
+                native_kernels: false,
+            },
+            warm_up: vec![("x".into(), value.clone())],
+            model: Bytes::from_static(b"model"),
+            files: vec![("weights.bin".into(), Bytes::from_static(b"weights"))],
+        };
+        let found = Load::decode(load.encode().into()).unwrap();
+        assert_eq!((found.name, found.options), (load.name, load.options));
+        assert_eq!((found.warm_up, found.model), (load.warm_up, load.model));
+        assert_eq!(found.files, load.files);
+
+        let call = Call::Http {
+            method: "POST".into(),
+            path: "/api/v1/infer".into(),
+            content_type: None,
+            body: Bytes::from_static(b"{}"),
+        };
+        match Call::decode(call.encode().into()).unwrap() {
+            Call::Http {
+                method,
+                path,
+                content_type: None,
+                body,
+            } => {
+                assert_eq!(
+                    (&*method, &*path, &*body),
+                    ("POST", "/api/v1/infer", &b"{}"[..])
+                );
+            }
+            other => panic!("{other:?}"),
+        }
+        let problem = Problem::new(404, "LETHE-MODEL-UNKNOWN", "no");
+        match Answer::decode(Answer::Problem(problem.clone()).encode().into()).unwrap() {
+            Answer::Problem(found) => assert_eq!(found, problem),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn truncated_messages_are_errors() {
+        let call = Call::Infer(vec![("x".into(), Tensor::scalar(1.0f32).into())]).encode();
+        for len in 0..call.len() {
+            assert!(
+                Call::decode(Bytes::copy_from_slice(&call[..len])).is_err(),
+                "{len} bytes"
+            );
+        }
+    }
+}

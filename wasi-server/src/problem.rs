@@ -1,0 +1,168 @@
+//! What went wrong with a request, as RFC 9457 problem details.
+//!
+//! A [`Problem`] carries the HTTP status, a stable `LETHE-…` code and one sentence that names what
+//! was expected and what was found. [`Problem::from`] maps the engine's errors in one match.
+
+use std::borrow::Cow;
+
+use lethe_engine::{Error, OpError};
+use serde::Serialize;
+
+use crate::wire::WireError;
+
+/// Media type of a problem's JSON form.
+pub const PROBLEM_JSON: &str = "application/problem+json";
+
+/// A request that was not answered, and why.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{detail} ({code})")]
+pub struct Problem {
+    /// HTTP status, such as 422.
+    pub status: u16,
+    /// Stable code, such as `LETHE-INPUT-SHAPE`.
+    pub code: Cow<'static, str>,
+    /// One sentence for a person.
+    pub detail: String,
+}
+
+impl Problem {
+    /// A problem with its status, code and detail.
+    pub fn new(status: u16, code: &'static str, detail: impl Into<String>) -> Self {
+        Self {
+            status,
+            code: Cow::Borrowed(code),
+            detail: detail.into(),
+        }
+    }
+
+    /// 400: the body is not what the route takes.
+    pub fn not_understood(code: &'static str, detail: impl Into<String>) -> Self {
+        Self::new(400, code, detail)
+    }
+
+    /// 422: understood, but an input is wrong.
+    pub fn wrong_input(
+        code: &'static str,
+        name: &str,
+        expected: impl std::fmt::Display,
+        found: impl std::fmt::Display,
+    ) -> Self {
+        Self::new(
+            422,
+            code,
+            format!("input {name:?}: expected {expected}, found {found}"),
+        )
+    }
+
+    /// 404: no such model.
+    pub fn unknown_model<'a>(name: &str, models: impl Iterator<Item = &'a str>) -> Self {
+        let models: Vec<_> = models.collect();
+        let detail = format!("unknown model {name:?}: there is {}", models.join(", "));
+        Self::new(404, "LETHE-MODEL-UNKNOWN", detail)
+    }
+
+    /// 413: the body is larger than the limit.
+    pub fn too_large(found_bytes: u64, limit_bytes: u64) -> Self {
+        let detail = format!("body of {found_bytes} bytes: the limit is {limit_bytes} bytes");
+        Self::new(413, "LETHE-BODY-SIZE", detail)
+    }
+
+    /// 415: a body of another media type.
+    pub fn media_type(found: &str) -> Self {
+        let detail = format!("content type: expected application/json, found {found:?}");
+        Self::new(415, "LETHE-MEDIA-TYPE", detail)
+    }
+
+    /// What the status means, in the words of HTTP.
+    pub fn title(&self) -> &'static str {
+        match self.status {
+            400 => "Bad Request",
+            404 => "Not Found",
+            405 => "Method Not Allowed",
+            413 => "Content Too Large",
+            415 => "Unsupported Media Type",
+            422 => "Unprocessable Content",
+            503 => "Service Unavailable",
+            504 => "Gateway Timeout",
+            _ => "Internal Server Error",
+        }
+    }
+
+    /// The problem as `application/problem+json`.
+    pub fn to_json(&self) -> Vec<u8> {
+        #[derive(Serialize)]
+        struct Details<'a> {
+            r#type: String,
+            title: &'a str,
+            status: u16,
+            detail: &'a str,
+            code: &'a str,
+        }
+        let details = Details {
+            r#type: format!("urn:lethe:error:{}", self.code.to_ascii_lowercase()),
+            title: self.title(),
+            status: self.status,
+            detail: &self.detail,
+            code: &self.code,
+        };
+        serde_json::to_vec(&details).expect("five plain fields are JSON")
+    }
+}
+
+impl From<Error> for Problem {
+    /// A wrong request is 422; what the caller cannot mend is 500.
+    fn from(error: Error) -> Self {
+        let status = match &error {
+            Error::MissingInput { .. }
+            | Error::UnknownInput { .. }
+            | Error::UnknownOutput { .. }
+            | Error::InputType { .. }
+            | Error::InputShape { .. }
+            | Error::Budget { .. } => 422,
+            Error::Node {
+                source: OpError::Internal { .. },
+                ..
+            } => 500,
+            // The model loaded, so a node that fails was given data it cannot take.
+            Error::Node { .. } => 422,
+            Error::Cancelled => 503,
+            _ => 500,
+        };
+        Self::new(status, error.code(), error.to_string())
+    }
+}
+
+impl From<WireError> for Problem {
+    fn from(error: WireError) -> Self {
+        Self::not_understood("LETHE-WIRE", error.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn json_has_the_five_fields() {
+        let problem = Problem::wrong_input("LETHE-INPUT-SHAPE", "x", "[1, 2]", "[3]");
+        let json: serde_json::Value = serde_json::from_slice(&problem.to_json()).unwrap();
+        assert_eq!(json["type"], "urn:lethe:error:lethe-input-shape");
+        assert_eq!(json["title"], "Unprocessable Content");
+        assert_eq!(json["status"], 422);
+        assert_eq!(json["code"], "LETHE-INPUT-SHAPE");
+        assert_eq!(json["detail"], "input \"x\": expected [1, 2], found [3]");
+    }
+
+    #[test]
+    fn engine_errors_keep_their_codes() {
+        let missing = Error::MissingInput {
+            name: "x".into(),
+            expected: "x".into(),
+        };
+        let problem = Problem::from(missing);
+        assert_eq!(
+            (problem.status, &*problem.code),
+            (422, "LETHE-INPUT-MISSING")
+        );
+    }
+}

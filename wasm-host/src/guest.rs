@@ -1,0 +1,253 @@
+//! The guest module that `build.rs` embeds, and the doors it is opened by.
+//!
+//! There is one module with every door. A [`Door`] says which imports stay and which exports show;
+//! all other imports are *closed*: replaced by functions that trap. So the machine code of a model
+//! is the same in the sandbox, with and without native kernels, and on the edge.
+//!
+//! ```text
+//!              imports that stay      exports that show
+//! cell         lethe:kernels          memory, lethe_*
+//! pure cell    none                   memory, lethe_*
+//! component    wasi:*                 memory, wasi:*, cabi_*
+//! ```
+//!
+//! The data section is replaced too: by nothing for cells, whose memory the host maps in place, and
+//! by a frozen memory for components.
+
+mod reencoding;
+
+use std::ops::Range;
+use std::sync::LazyLock;
+
+use sha2::{Digest, Sha256};
+
+/// The guest as `build.rs` built it.
+static MODULE: &[u8] = include_bytes!(env!("LETHE_GUEST"));
+
+/// The embedded guest, parsed.
+pub(crate) static GUEST: LazyLock<Guest> = LazyLock::new(|| {
+    Guest::parse(MODULE).unwrap_or_else(|error| panic!("the embedded guest is broken: {error}"))
+});
+
+/// The import module of the kernels that the host computes.
+pub(crate) const KERNELS: &str = "lethe:kernels";
+
+/// Bytes of a page of linear memory.
+pub(crate) const WASM_PAGE: usize = 64 << 10;
+
+/// Which imports of the guest stay, and which exports show.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Door {
+    /// The sandbox: kernels by the host, no WASI.
+    Cell,
+    /// The sandbox without any import.
+    PureCell,
+    /// The edge: WASI HTTP, no kernels by the host.
+    Component,
+}
+
+impl Door {
+    fn keeps_import(self, module: &str) -> bool {
+        match self {
+            Self::Cell => module == KERNELS,
+            Self::PureCell => false,
+            Self::Component => module != KERNELS,
+        }
+    }
+
+    fn keeps_export(self, name: &str) -> bool {
+        match self {
+            Self::Cell | Self::PureCell => name == "memory" || name.starts_with("lethe_"),
+            Self::Component => !name.starts_with("lethe_"),
+        }
+    }
+
+    /// The sections that describe the component's types are for the tool that wraps it.
+    fn keeps_custom_section(self, name: &str) -> bool {
+        self == Self::Component && name.starts_with("component-type")
+    }
+}
+
+/// A wasm module that does not have the shape that is needed.
+#[derive(Debug, thiserror::Error)]
+#[error("guest module: {0}")]
+pub struct GuestError(String);
+
+impl From<wasmparser::BinaryReaderError> for GuestError {
+    fn from(error: wasmparser::BinaryReaderError) -> Self {
+        Self(error.to_string())
+    }
+}
+
+/// A piece of linear memory: where it begins and what it holds.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Segment<'a> {
+    /// Address of its first byte.
+    pub(crate) address: usize,
+    /// Its bytes.
+    pub(crate) bytes: &'a [u8],
+}
+
+/// A parsed guest module.
+#[derive(Debug)]
+pub(crate) struct Guest {
+    module: &'static [u8],
+    hash: [u8; 32],
+    memory_bytes: usize,
+    data: Vec<Segment<'static>>,
+}
+
+impl Guest {
+    fn parse(module: &'static [u8]) -> Result<Self, GuestError> {
+        use wasmparser::{DataKind, Operator, Payload};
+        let mut memory_pages = 0;
+        let mut data = Vec::new();
+        for payload in wasmparser::Parser::new(0).parse_all(module) {
+            match payload? {
+                Payload::MemorySection(section) => {
+                    for memory in section {
+                        memory_pages = memory?.initial as usize;
+                    }
+                }
+                Payload::DataSection(section) => {
+                    for segment in section {
+                        let segment = segment?;
+                        let DataKind::Active {
+                            memory_index: 0,
+                            offset_expr,
+                        } = segment.kind
+                        else {
+                            return Err(GuestError("a data segment that is not active".into()));
+                        };
+                        let Operator::I32Const { value } =
+                            offset_expr.get_operators_reader().read()?
+                        else {
+                            return Err(GuestError("a data segment without an address".into()));
+                        };
+                        let address = value.cast_unsigned() as usize;
+                        data.push(Segment {
+                            address,
+                            bytes: segment.data,
+                        });
+                    }
+                }
+                _ => {}
+            }
+        }
+        let memory_bytes = memory_pages * WASM_PAGE;
+        let inside = |s: &Segment<'_>| s.address + s.bytes.len() <= memory_bytes;
+        if !data.iter().all(inside) {
+            return Err(GuestError("data outside of the memory".into()));
+        }
+        Ok(Self {
+            module,
+            hash: Sha256::digest(module).into(),
+            memory_bytes,
+            data,
+        })
+    }
+
+    /// SHA-256 of the module.
+    pub(crate) fn hash(&self) -> &[u8; 32] {
+        &self.hash
+    }
+
+    /// The memory's content before anything ran.
+    pub(crate) fn data(&self) -> &[Segment<'static>] {
+        &self.data
+    }
+
+    /// The memory's size before anything ran.
+    pub(crate) fn memory_bytes(&self) -> usize {
+        self.memory_bytes
+    }
+
+    /// The module with this door open and all others closed. Its memory has `memory_bytes` and
+    /// begins with `data`.
+    ///
+    /// # Errors
+    /// When the module has a part that the rewriting does not know.
+    pub(crate) fn open(
+        &self,
+        door: Door,
+        memory_bytes: usize,
+        data: &[Segment<'_>],
+    ) -> Result<Vec<u8>, GuestError> {
+        reencoding::open(self.module, door, (memory_bytes / WASM_PAGE) as u64, data)
+    }
+}
+
+/// The pieces of `memory` that are not zero: runs of whole pages of `page` bytes, joined where
+/// fewer than `join` zero bytes lie between them.
+pub(crate) fn nonzero_runs(memory: &[u8], page: usize, join: usize) -> Vec<Range<usize>> {
+    let mut runs: Vec<Range<usize>> = Vec::new();
+    for (i, bytes) in memory.chunks(page).enumerate() {
+        if is_zero(bytes) {
+            continue;
+        }
+        let start = i * page;
+        let end = start + bytes.len();
+        match runs.last_mut() {
+            Some(last) if start - last.end < join.max(1) => last.end = end,
+            _ => runs.push(start..end),
+        }
+    }
+    runs
+}
+
+fn is_zero(bytes: &[u8]) -> bool {
+    let (blocks, rest) = bytes.as_chunks::<64>();
+    blocks.iter().all(|block| *block == [0; 64]) && rest.iter().all(|&byte| byte == 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn runs_cover_what_is_not_zero() {
+        let mut memory = vec![0u8; 100];
+        for at in [5, 31, 32, 99] {
+            memory[at] = 1;
+        }
+        assert_eq!(nonzero_runs(&memory, 10, 1), [0..10, 30..40, 90..100]);
+        assert_eq!(nonzero_runs(&memory, 10, 30), [0..40, 90..100]);
+        assert_eq!(nonzero_runs(&[], 10, 1), []);
+        assert_eq!(nonzero_runs(&memory[..33], 32, 1), [0..33]);
+    }
+
+    #[test]
+    fn doors_keep_their_imports_and_exports_and_no_other() {
+        let cases = [
+            (Door::Cell, &[KERNELS][..], &["memory", "lethe_"][..]),
+            (Door::PureCell, &[], &["memory", "lethe_"]),
+            (Door::Component, &["wasi:"], &["memory", "wasi:", "cabi_"]),
+        ];
+        for (door, imports, exports) in cases {
+            let module = GUEST.open(door, GUEST.memory_bytes(), &[]).unwrap();
+            wasmparser::validate(&module).unwrap_or_else(|error| panic!("{door:?}: {error}"));
+            let expected =
+                |name: &str, prefixes: &[&str]| prefixes.iter().any(|p| name.starts_with(p));
+            let mut found_exports = 0;
+            for payload in wasmparser::Parser::new(0).parse_all(&module) {
+                match payload.unwrap() {
+                    wasmparser::Payload::ImportSection(section) => {
+                        for import in section.into_imports() {
+                            let module = import.unwrap().module;
+                            assert!(expected(module, imports), "{door:?} imports {module}");
+                        }
+                    }
+                    wasmparser::Payload::ExportSection(section) => {
+                        for export in section {
+                            let name = export.unwrap().name;
+                            assert!(expected(name, exports), "{door:?} exports {name}");
+                            found_exports += 1;
+                        }
+                    }
+                    _ => {}
+                }
+            }
+            assert!(found_exports >= 3, "{door:?} has {found_exports} exports");
+        }
+    }
+}

@@ -1,0 +1,399 @@
+//! The sandbox: a fresh WebAssembly instance per request, and nothing left of it afterwards.
+//!
+//! ```text
+//!  once per model          ┌─ guest loads the model, runs it once ─► memory ─► image (cached file)
+//!  once per guest          └─ guest compiled ahead (cached file)
+//!
+//!  every request           slot ─► instance ─► request in, answer out ─► instance dropped
+//!                            ▲     weights copy-on-write                        │
+//!                            └────────── written pages reset, counted ◄─────────┘
+//! ```
+//!
+//! - [`image`]: the frozen memory, a file mapped copy-on-write.
+//! - [`code`]: the guest's machine code, compiled once for all models.
+//! - [`slots`]: where instances live, and how their memory is reset.
+//! - [`cell`]: one request in one instance, its limits and what can go wrong.
+//! - [`deadline`]: the clock that ends runs.
+//! - [`cache`]: images and code on disk.
+//!
+//! Memory that a request touched outside of its instance is wiped too: copies of requests and
+//! answers are zeroized, and so is the stack that guest and kernels ran on.
+
+mod cache;
+mod cell;
+mod code;
+mod deadline;
+mod dirty;
+pub(crate) mod image;
+mod slots;
+mod stack;
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use lethe_engine::onnx::external_data::ExternalData;
+use lethe_engine::{Numerics, Value};
+use lethe_server::message::{Answer, Call, Load, LoadOptions};
+use lethe_server::{ModelInfo, Problem, Request, Response};
+use zeroize::Zeroizing;
+
+pub use cache::{Cache, default_cache_folder};
+pub use cell::{CellError, Limits};
+pub use slots::{WipePolicy, Wiped};
+
+use crate::guest::GUEST;
+use crate::model_file::ModelFile;
+use cell::Cells;
+use image::Image;
+
+/// A model to be put into a sandbox.
+#[derive(Debug, Clone)]
+pub struct ModelSource {
+    /// The name that requests use.
+    pub name: String,
+    /// The ONNX file.
+    pub model: Bytes,
+    /// Files beside it that hold external data: path and content.
+    pub files: Vec<(String, Bytes)>,
+    /// Inputs of the run that warms the model up; empty for zeros of the smallest shapes.
+    pub warm_up: Vec<(String, Value)>,
+}
+
+impl ModelSource {
+    /// A model without external data.
+    pub fn new(name: impl Into<String>, model: impl Into<Bytes>) -> Self {
+        let (name, model) = (name.into(), model.into());
+        Self {
+            name,
+            model,
+            files: Vec::new(),
+            warm_up: Vec::new(),
+        }
+    }
+
+    /// A model file and the files beside it that its tensors name.
+    ///
+    /// # Errors
+    /// When the model is none, or a file cannot be had.
+    pub fn of_file(name: impl Into<String>, file: &ModelFile) -> Result<Self, SandboxError> {
+        let load = |error: lethe_engine::Error| SandboxError::Load(error.into());
+        let model = file.decode().map_err(load)?;
+        let tensors = model.graph.iter().flat_map(|graph| &graph.initializer);
+        let entries = tensors.flat_map(|tensor| &tensor.external_data);
+        let locations: BTreeSet<&str> = entries
+            .filter(|entry| entry.key.as_deref() == Some("location"))
+            .filter_map(|entry| entry.value.as_deref())
+            .collect();
+        // What cannot be had is missing in the guest, whose error names the tensor.
+        let files = locations
+            .into_iter()
+            .filter_map(|location| Some((location.to_owned(), file.open(location).ok()?)));
+        Ok(Self {
+            files: files.collect(),
+            ..Self::new(name, file.bytes().clone())
+        })
+    }
+}
+
+/// The name of the model in a file: the file's, or its folder's for `model.onnx`.
+pub fn model_name(path: &Path) -> String {
+    let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+    let folder = path.parent().and_then(Path::file_name);
+    match folder {
+        Some(folder) if stem == "model" => folder.to_string_lossy().into_owned(),
+        _ => stem.into_owned(),
+    }
+}
+
+/// How a sandbox is made and what its cells may use.
+#[derive(Debug, Clone)]
+pub struct SandboxSettings {
+    /// The host computes the hot kernels on the guest's memory; off, the guest has no imports.
+    pub native_kernels: bool,
+    /// How exactly results are defined.
+    pub numerics: Numerics,
+    /// What one request may use.
+    pub limits: Limits,
+    /// How memory is reset.
+    pub wipe: WipePolicy,
+    /// Where images and code are kept; `None` keeps them in memory.
+    pub cache: Option<PathBuf>,
+}
+
+impl Default for SandboxSettings {
+    fn default() -> Self {
+        Self {
+            native_kernels: true,
+            numerics: Numerics::Fast,
+            limits: Limits::default(),
+            wipe: WipePolicy::default(),
+            cache: default_cache_folder(),
+        }
+    }
+}
+
+/// Why a sandbox could not be made.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SandboxError {
+    /// The guest did not load the model.
+    #[error(transparent)]
+    Load(Problem),
+    /// The guest was stopped while it loaded the model.
+    #[error("loading the model in the sandbox: {0}")]
+    Cell(#[from] CellError),
+    /// The host could not do its part.
+    #[error("sandbox: {0}")]
+    Host(String),
+}
+
+impl SandboxError {
+    /// A stable code that every door shows.
+    pub fn code(&self) -> &str {
+        match self {
+            Self::Load(problem) => &problem.code,
+            Self::Cell(error) => error.code(),
+            Self::Host(_) => "LETHE-SANDBOX",
+        }
+    }
+}
+
+/// What a call did besides answering.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CallReport {
+    /// From the start of the call to its end: instance made, run and wiped.
+    pub elapsed: Duration,
+    /// What was wiped of the instance's memory.
+    pub wiped: Wiped,
+}
+
+/// One model in a sandbox: every call gets an instance of its own.
+pub struct Sandbox {
+    cells: Cells,
+    info: ModelInfo,
+}
+
+impl std::fmt::Debug for Sandbox {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Sandbox")
+            .field("info", &self.info)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Sandbox {
+    /// Puts a model into a sandbox: from the cache, or by loading it in a guest, which takes as
+    /// long as the model is large.
+    ///
+    /// # Errors
+    /// When the model cannot be loaded or the host lacks something.
+    pub fn new(source: &ModelSource, settings: &SandboxSettings) -> Result<Self, SandboxError> {
+        let image = model_image(std::slice::from_ref(source), settings)?;
+        let info = image.models().first().cloned();
+        let info = info.ok_or_else(|| SandboxError::Host("the image holds no model".into()))?;
+        let cells = Cells::new(image, settings, &Cache::new(settings.cache.as_deref()))?;
+        Ok(Self { cells, info })
+    }
+
+    /// What the model takes and gives.
+    pub fn info(&self) -> &ModelInfo {
+        &self.info
+    }
+
+    /// Bytes of linear memory that an instance begins with, and bytes of the image that are shared.
+    pub fn memory_bytes(&self) -> (usize, usize) {
+        let image = self.cells.image();
+        (image.memory_bytes(), image.file_bytes())
+    }
+
+    /// Whether resets ask the kernel which pages were written.
+    pub fn scans_pagemap(&self) -> bool {
+        self.cells.scans_pagemap()
+    }
+
+    /// Answers a message in a fresh instance.
+    ///
+    /// # Errors
+    /// When the guest traps, takes too long or wants too much memory.
+    pub fn call(&self, message: &[u8]) -> Result<(Zeroizing<Vec<u8>>, CallReport), CellError> {
+        self.cells.call(message, &mut |_| ())
+    }
+
+    /// As [`Sandbox::call`]; `inspect` sees the instance's memory after the answer was read and
+    /// before the instance is dropped. For audits and tests.
+    ///
+    /// # Errors
+    /// As [`Sandbox::call`].
+    pub fn call_inspected(
+        &self,
+        message: &[u8],
+        inspect: &mut dyn FnMut(&[u8]),
+    ) -> Result<(Zeroizing<Vec<u8>>, CallReport), CellError> {
+        self.cells.call(message, inspect)
+    }
+
+    /// An instance that is kept, to measure what a fresh one costs. Not isolated.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn reused(&self) -> Result<ReusedCell<'_>, CellError> {
+        Ok(ReusedCell {
+            cell: self.cells.instantiate()?,
+            cells: &self.cells,
+        })
+    }
+
+    /// Runs the model in a fresh instance.
+    ///
+    /// # Errors
+    /// When the inputs do not fit the model or the guest is stopped.
+    pub fn run(&self, inputs: Vec<(String, Value)>) -> Result<Vec<(String, Value)>, Problem> {
+        self.run_reported(inputs).map(|(outputs, _)| outputs)
+    }
+
+    /// Runs the model in a fresh instance and says what else was done.
+    ///
+    /// # Errors
+    /// As [`Sandbox::run`].
+    pub fn run_reported(
+        &self,
+        inputs: Vec<(String, Value)>,
+    ) -> Result<(Vec<(String, Value)>, CallReport), Problem> {
+        let message = Zeroizing::new(Call::Infer(inputs).encode());
+        let (answer, report) = self.call(&message)?;
+        Ok((outputs_of(answer)?, report))
+    }
+
+    /// Answers an HTTP request in a fresh instance; what goes wrong is an answer too.
+    pub fn handle(&self, request: &Request<'_>) -> Response {
+        let call = Call::Http {
+            method: request.method.to_owned(),
+            path: request.path.to_owned(),
+            content_type: request.content_type.map(str::to_owned),
+            body: Bytes::copy_from_slice(request.body),
+        };
+        let message = Zeroizing::new(call.encode());
+        let answer = self
+            .call(&message)
+            .map_err(Problem::from)
+            .and_then(|(answer, _)| match Answer::decode(wiped_bytes(answer))? {
+                Answer::Http(response) => Ok(response),
+                Answer::Problem(problem) => Err(problem),
+                Answer::Loaded(_) | Answer::Outputs(_) => Err(another_answer()),
+            });
+        answer.unwrap_or_else(Response::from)
+    }
+}
+
+/// An instance that answers one call after the other, to measure what a fresh one costs.
+pub struct ReusedCell<'a> {
+    cell: cell::Cell,
+    cells: &'a Cells,
+}
+
+impl std::fmt::Debug for ReusedCell<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ReusedCell").finish_non_exhaustive()
+    }
+}
+
+impl ReusedCell<'_> {
+    /// Answers a message in this instance.
+    ///
+    /// # Errors
+    /// As [`Sandbox::call`].
+    pub fn call(&mut self, message: &[u8]) -> Result<Zeroizing<Vec<u8>>, CellError> {
+        self.cells.handle(&mut self.cell, message)
+    }
+}
+
+/// The outputs in an answer to [`Call::Infer`].
+///
+/// # Errors
+/// The problem that the answer is, or that it is none.
+pub fn outputs_of(answer: Zeroizing<Vec<u8>>) -> Result<Vec<(String, Value)>, Problem> {
+    match Answer::decode(wiped_bytes(answer))? {
+        Answer::Outputs(outputs) => Ok(outputs),
+        Answer::Problem(problem) => Err(problem),
+        Answer::Loaded(_) | Answer::Http(_) => Err(another_answer()),
+    }
+}
+
+/// Bytes that are zeroized when the last piece of them is dropped.
+pub(crate) fn wiped_bytes(bytes: Zeroizing<Vec<u8>>) -> Bytes {
+    struct Owner(Zeroizing<Vec<u8>>);
+    impl AsRef<[u8]> for Owner {
+        fn as_ref(&self) -> &[u8] {
+            &self.0
+        }
+    }
+    Bytes::from_owner(Owner(bytes))
+}
+
+fn another_answer() -> Problem {
+    Problem::new(
+        500,
+        "LETHE-IMAGE",
+        "the cell answered something else than it was asked",
+    )
+}
+
+/// The image of a guest that holds these models: from the cache, or made.
+pub(crate) fn model_image(
+    sources: &[ModelSource],
+    settings: &SandboxSettings,
+) -> Result<Arc<Image>, SandboxError> {
+    let host = |error: image::ImageError| SandboxError::Host(error.to_string());
+    let messages: Vec<Vec<u8>> = sources
+        .iter()
+        .map(|source| load_message(source, settings).encode())
+        .collect();
+    let cache = Cache::new(settings.cache.as_deref());
+    let parts: Vec<&[u8]> = messages.iter().map(Vec::as_slice).collect();
+    let key = Cache::key(&[&[&GUEST.hash()[..]], &parts[..]].concat());
+    if let Some(image) = cache.image(&key) {
+        return Ok(Arc::new(image));
+    }
+    // Loading is not a request: it may take its time, and all the memory that a guest can have.
+    let loading = SandboxSettings {
+        limits: Limits {
+            deadline: Duration::from_secs(3600),
+            ..Limits::default()
+        },
+        ..settings.clone()
+    };
+    let guest = Image::of_guest().map_err(|error| host(error.into()))?;
+    let cells = Cells::new(Arc::new(guest), &loading, &cache)?;
+    let mut loader = cells.loader()?;
+    let mut models = Vec::with_capacity(messages.len());
+    for message in messages {
+        let answer = wiped_bytes(cells.handle(&mut loader, &message)?);
+        match Answer::decode(answer).map_err(|error| SandboxError::Load(error.into()))? {
+            Answer::Loaded(info) => models.push(info),
+            Answer::Problem(problem) => return Err(SandboxError::Load(problem)),
+            Answer::Http(_) | Answer::Outputs(_) => {
+                return Err(SandboxError::Load(another_answer()));
+            }
+        }
+    }
+    cache
+        .keep_image(&key, loader.memory(), &models)
+        .map(Arc::new)
+        .map_err(host)
+}
+
+fn load_message(source: &ModelSource, settings: &SandboxSettings) -> Load {
+    Load {
+        name: source.name.clone(),
+        options: LoadOptions {
+            reproducible: settings.numerics == Numerics::Reproducible,
+            native_kernels: settings.native_kernels,
+        },
+        warm_up: source.warm_up.clone(),
+        model: source.model.clone(),
+        files: source.files.clone(),
+    }
+}

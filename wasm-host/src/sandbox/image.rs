@@ -1,0 +1,303 @@
+//! Images: the memory of a guest that has loaded a model, in a file that is mapped.
+//!
+//! ```text
+//! file := "LETHEIMG" sha256[32] header_bytes:u64 header padding piece* (each at a multiple of 4096)
+//! header := memory_bytes:u64 count:u32 (address:u64 file_offset:u64 len_bytes:u64)* models:json
+//! ```
+//!
+//! The hash covers everything after itself and is checked when a file is opened, so a cache that
+//! was cut short or changed is noticed and made anew. Only pages that are not zero are stored. A
+//! file is written under another name and then renamed, so that nobody sees half of one.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::os::fd::AsFd;
+use std::path::Path;
+
+use bytes::Bytes;
+use lethe_server::ModelInfo;
+use lethe_server::wire::{Reader, WireError, Writer};
+use sha2::{Digest, Sha256};
+
+use super::slots::HOST_PAGE;
+use crate::guest::{GUEST, nonzero_runs};
+use crate::model_file::mapping;
+
+const MAGIC: &[u8; 8] = b"LETHEIMG";
+const HASH_BYTES: usize = 32;
+/// Where the bytes begin that the hash covers.
+const HASHED: usize = MAGIC.len() + HASH_BYTES;
+/// Zero bytes that are stored rather than beginning another piece: every piece is a mapping of its
+/// own in every slot.
+const JOIN_BYTES: usize = 256 << 10;
+
+/// A piece of an image's memory in its file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Piece {
+    /// Where it begins in the memory.
+    pub(crate) address: usize,
+    /// Where it begins in the file.
+    pub(crate) file_offset: u64,
+    /// Its length; whole pages.
+    pub(crate) len_bytes: usize,
+}
+
+/// Why a file is not an image.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ImageError {
+    /// It cannot be read or written.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// Its content is not an image, or not what was written.
+    #[error("{0}")]
+    Corrupt(String),
+}
+
+impl From<WireError> for ImageError {
+    fn from(error: WireError) -> Self {
+        Self::Corrupt(error.to_string())
+    }
+}
+
+/// A frozen memory.
+#[derive(Debug)]
+pub(crate) struct Image {
+    file: File,
+    content: Bytes,
+    memory_bytes: usize,
+    pieces: Vec<Piece>,
+    models: Vec<ModelInfo>,
+}
+
+impl Image {
+    /// The guest's memory before anything ran, in memory.
+    pub(crate) fn of_guest() -> io::Result<Self> {
+        let mut memory = vec![0u8; GUEST.memory_bytes()];
+        for segment in GUEST.data() {
+            memory[segment.address..][..segment.bytes.len()].copy_from_slice(segment.bytes);
+        }
+        Self::in_memory(&memory, &[])
+    }
+
+    /// An image of `memory` without a file on disk.
+    pub(crate) fn in_memory(memory: &[u8], models: &[ModelInfo]) -> io::Result<Self> {
+        let flags = rustix::fs::MemfdFlags::CLOEXEC;
+        let mut file = File::from(rustix::fs::memfd_create("lethe-image", flags)?);
+        write(&mut file, memory, models)?;
+        Self::map(file).map_err(|error| io::Error::other(error.to_string()))
+    }
+
+    /// Writes an image of `memory` to `path`, whole or not at all, and opens it.
+    pub(crate) fn save(
+        path: &Path,
+        memory: &[u8],
+        models: &[ModelInfo],
+    ) -> Result<Self, ImageError> {
+        let temporary = path.with_extension(format!("{}.tmp", std::process::id()));
+        let written = File::create(&temporary)
+            .and_then(|mut file| write(&mut file, memory, models))
+            .and_then(|()| fs::rename(&temporary, path));
+        if let Err(error) = written {
+            // The first error says more than one from tidying up would.
+            drop(fs::remove_file(&temporary));
+            return Err(error.into());
+        }
+        Self::open(path)
+    }
+
+    /// Opens an image and checks its hash.
+    pub(crate) fn open(path: &Path) -> Result<Self, ImageError> {
+        let image = Self::map(File::open(path)?)?;
+        let found = Sha256::digest(&image.content[HASHED..]);
+        if found[..] != image.content[MAGIC.len()..HASHED] {
+            return Err(ImageError::Corrupt(
+                "its content does not match its hash".into(),
+            ));
+        }
+        Ok(image)
+    }
+
+    fn map(file: File) -> Result<Self, ImageError> {
+        let content = mapping::read_only(&file)?;
+        let corrupt = |what: &str| ImageError::Corrupt(what.into());
+        if !content.starts_with(MAGIC) || content.len() < HASHED + 8 {
+            return Err(corrupt("it does not begin as an image does"));
+        }
+        let mut header = Reader::new(content.slice(HASHED..));
+        let memory_bytes = header.u64("a memory's size")? as usize;
+        let count = header.count(24, "a number of pieces")?;
+        let mut pieces = Vec::with_capacity(count);
+        for _ in 0..count {
+            pieces.push(Piece {
+                address: header.u64("an address")? as usize,
+                file_offset: header.u64("an offset")?,
+                len_bytes: header.u64("a length")? as usize,
+            });
+        }
+        let models = header.text("descriptions of models")?;
+        let models = serde_json::from_str(&models).map_err(|error| corrupt(&error.to_string()))?;
+        let mut end = 0;
+        for piece in &pieces {
+            let whole_pages = [piece.address, piece.file_offset as usize, piece.len_bytes]
+                .iter()
+                .all(|n| n.is_multiple_of(HOST_PAGE));
+            let in_file = piece.file_offset.checked_add(piece.len_bytes as u64);
+            let in_memory = piece.address.checked_add(piece.len_bytes);
+            if !whole_pages
+                || piece.address < end
+                || in_file.is_none_or(|end| end > content.len() as u64)
+                || in_memory.is_none_or(|end| end > memory_bytes)
+            {
+                return Err(corrupt("a piece lies outside"));
+            }
+            end = piece.address + piece.len_bytes;
+        }
+        Ok(Self {
+            file,
+            content,
+            memory_bytes,
+            pieces,
+            models,
+        })
+    }
+
+    /// Size of the memory.
+    pub(crate) fn memory_bytes(&self) -> usize {
+        self.memory_bytes
+    }
+
+    /// Bytes of the file.
+    pub(crate) fn file_bytes(&self) -> usize {
+        self.content.len()
+    }
+
+    /// The pieces that are not zero, upwards, without overlap.
+    pub(crate) fn pieces(&self) -> &[Piece] {
+        &self.pieces
+    }
+
+    /// A piece's content.
+    pub(crate) fn content(&self, piece: Piece) -> &[u8] {
+        &self.content[piece.file_offset as usize..][..piece.len_bytes]
+    }
+
+    /// The file that holds the pieces.
+    pub(crate) fn file(&self) -> impl AsFd {
+        &self.file
+    }
+
+    /// The models that the guest had loaded.
+    pub(crate) fn models(&self) -> &[ModelInfo] {
+        &self.models
+    }
+
+    /// Fills `memory` with the image's content from `address` on.
+    pub(crate) fn restore(&self, mut address: usize, mut memory: &mut [u8]) {
+        let first = self
+            .pieces
+            .partition_point(|piece| piece.address + piece.len_bytes <= address);
+        for &piece in &self.pieces[first..] {
+            let zeros = piece.address.saturating_sub(address).min(memory.len());
+            let (before, rest) = memory.split_at_mut(zeros);
+            before.fill(0);
+            address += zeros;
+            if rest.is_empty() {
+                return;
+            }
+            let content = &self.content(piece)[address - piece.address..];
+            let (now, rest) = rest.split_at_mut(content.len().min(rest.len()));
+            now.copy_from_slice(&content[..now.len()]);
+            address += now.len();
+            memory = rest;
+        }
+        memory.fill(0);
+    }
+}
+
+fn write(file: &mut File, memory: &[u8], models: &[ModelInfo]) -> io::Result<()> {
+    let runs = nonzero_runs(memory, HOST_PAGE, JOIN_BYTES);
+    let models = serde_json::to_string(models)?;
+    // Header, with offsets that follow from its own length.
+    let header_bytes = HASHED + 8 + 4 + 24 * runs.len() + 4 + models.len();
+    let mut file_offset = header_bytes.next_multiple_of(HOST_PAGE);
+    let mut header = Writer::new();
+    header.u64(memory.len() as u64);
+    header.length(runs.len());
+    for run in &runs {
+        header.u64(run.start as u64);
+        header.u64(file_offset as u64);
+        header.u64(run.len() as u64);
+        file_offset += run.len();
+    }
+    header.text(&models);
+    let mut header = header.finish();
+    header.resize(header_bytes.next_multiple_of(HOST_PAGE) - HASHED, 0);
+    let pieces = || runs.iter().map(|run| &memory[run.clone()]);
+    let mut hash = Sha256::new_with_prefix(&header);
+    pieces().for_each(|piece| hash.update(piece));
+    file.write_all(MAGIC)?;
+    file.write_all(&hash.finalize())?;
+    file.write_all(&header)?;
+    pieces().try_for_each(|piece| file.write_all(piece))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn memory() -> Vec<u8> {
+        let mut memory = vec![0u8; 1 << 20];
+        memory[5000] = 1;
+        memory[9000] = 2;
+        memory[800_000] = 3;
+        memory
+    }
+
+    fn models() -> [ModelInfo; 1] {
+        [ModelInfo {
+            name: "m".into(),
+            inputs: Vec::new(),
+            outputs: Vec::new(),
+        }]
+    }
+
+    #[test]
+    fn restores_any_range_of_the_memory() {
+        let memory = memory();
+        let image = Image::in_memory(&memory, &models()).unwrap();
+        assert_eq!((image.memory_bytes(), image.pieces().len()), (1 << 20, 2));
+        assert_eq!(image.models(), models());
+        for range in [
+            0..4096,
+            4096..16384,
+            0..1 << 20,
+            8192..800_768,
+            900_000..1 << 20,
+        ] {
+            let mut found = vec![0xff; range.len()];
+            image.restore(range.start, &mut found);
+            assert!(found == memory[range.clone()], "{range:?}");
+        }
+    }
+
+    #[test]
+    fn a_changed_or_truncated_file_is_noticed() {
+        let folder = std::env::temp_dir().join(format!("lethe-image-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        let path = folder.join("test.image");
+        drop(Image::save(&path, &memory(), &models()).unwrap());
+        assert!(Image::open(&path).is_ok());
+        let good = fs::read(&path).unwrap();
+        for at in [0, 10, 50, 60, 70, 5000, good.len() - 1] {
+            let mut bad = good.clone();
+            bad[at] ^= 0x40;
+            fs::write(&path, &bad).unwrap();
+            assert!(Image::open(&path).is_err(), "byte {at} changed");
+        }
+        for len in [0, 7, 39, 47, 100, 4096, good.len() - 4096] {
+            fs::write(&path, &good[..len]).unwrap();
+            assert!(Image::open(&path).is_err(), "cut to {len}");
+        }
+        fs::remove_dir_all(&folder).unwrap();
+    }
+}

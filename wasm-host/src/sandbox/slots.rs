@@ -1,0 +1,344 @@
+//! Slots: address space in which an image is instantiated again and again.
+//!
+//! ```text
+//! base                 image                        grown            4 GiB      + guard
+//! ├────────────────────┼────────────────────────────┼────────────────┼──────────┤
+//! │ file, private  │ 0 │ file, private │ 0 …        │ no access                 │
+//! └────────────────────┴────────────────────────────┴────────────────┴──────────┘
+//! ```
+//!
+//! A slot reserves what compiled code may address without a bounds check (4 GiB and a guard), maps
+//! the image's pieces privately (copy-on-write, weights shared by all slots through the page cache)
+//! with anonymous zero pages between them, and forbids the rest. An instance borrows a slot as its
+//! linear memory; when the instance is dropped, so is its [`SlotMemory`], and the slot is *reset*:
+//! every page that was written gets its content from the image again or is given back to the
+//! kernel. Only then is the slot free for the next instance.
+//!
+//! # Safety
+//! The mappings of a slot are made once, live as long as the [`Slot`], and are reached only through
+//! the instance that holds the slot's `SlotMemory`, or, between instances, by the reset. Pages at
+//! and above `accessible` have no access rights, which is what compiled code relies on.
+#![expect(unsafe_code, reason = "maps and resets the memory of instances")]
+
+use std::cell::Cell;
+use std::ffi::c_void;
+use std::ptr;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rustix::mm::{Advice, MapFlags, MprotectFlags, ProtFlags};
+use wasmtime::{LinearMemory, MemoryCreator, MemoryType};
+
+use super::dirty::DirtyPages;
+use super::image::Image;
+
+/// Bytes of a page of the host.
+pub(crate) const HOST_PAGE: usize = 4096;
+
+/// How slots are reset.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WipePolicy {
+    /// Ask the kernel which pages were written (`PAGEMAP_SCAN`, Linux 6.7), where it can tell.
+    /// Otherwise all pages of the memory are given back.
+    pub pagemap_scan: bool,
+    /// Written pages up to this many bytes are overwritten in place and stay resident, so that the
+    /// next instance need not fault them in; more are given back to the kernel.
+    pub keep_resident_bytes: usize,
+    /// Off, nothing is reset, and the next instance sees what the last one left. For the test that
+    /// shows that the wipe is what erases; never for serving.
+    pub enabled: bool,
+}
+
+impl Default for WipePolicy {
+    fn default() -> Self {
+        Self {
+            pagemap_scan: true,
+            keep_resident_bytes: 8 << 20,
+            enabled: true,
+        }
+    }
+}
+
+/// What a reset did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Wiped {
+    /// Bytes that were written by the guest and overwritten in place.
+    pub overwritten_bytes: u64,
+    /// Bytes that were given back to the kernel; without `PAGEMAP_SCAN` the whole memory, whether
+    /// it was written or not.
+    pub returned_bytes: u64,
+}
+
+thread_local! {
+    /// What the last reset on this thread did: wasmtime drops memories, and drops return nothing.
+    static LAST: Cell<Wiped> = const { Cell::new(Wiped { overwritten_bytes: 0, returned_bytes: 0 }) };
+}
+
+/// What the last reset on this thread did.
+pub(crate) fn last_wipe() -> Wiped {
+    LAST.get()
+}
+
+/// The slots of one image, as wasmtime's creator of memories.
+pub(crate) struct Slots {
+    image: Arc<Image>,
+    policy: WipePolicy,
+    dirty: Option<DirtyPages>,
+    free: Mutex<Vec<Slot>>,
+}
+
+impl Slots {
+    /// No slots yet: they are made when an instance needs one, and kept.
+    pub(crate) fn new(image: Arc<Image>, policy: WipePolicy) -> Arc<Self> {
+        let dirty = if policy.pagemap_scan {
+            DirtyPages::open()
+        } else {
+            None
+        };
+        Arc::new(Self {
+            image,
+            policy,
+            dirty,
+            free: Mutex::default(),
+        })
+    }
+
+    /// Whether resets ask the kernel which pages were written.
+    pub(crate) fn scans_pagemap(&self) -> bool {
+        self.dirty.is_some()
+    }
+
+    fn free(&self) -> std::sync::MutexGuard<'_, Vec<Slot>> {
+        // Slots are pushed and popped whole, so a panic elsewhere leaves the list good.
+        self.free.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// wasmtime's view of [`Slots`].
+pub(crate) struct Creator(pub(crate) Arc<Slots>);
+
+// SAFETY: the memories are private mappings that nothing but their `SlotMemory` reaches, with
+// `reserved + guard` bytes of address space, of which all at and above `byte_size` is inaccessible.
+// They begin with the image instead of zeros, on purpose: the module has no data of its own.
+unsafe impl MemoryCreator for Creator {
+    fn new_memory(
+        &self,
+        _: MemoryType,
+        minimum: usize,
+        _: Option<usize>,
+        reserved_size_in_bytes: Option<usize>,
+        guard_size_in_bytes: usize,
+    ) -> Result<Box<dyn LinearMemory>, String> {
+        let slots = &self.0;
+        let reserved = reserved_size_in_bytes.ok_or("memories that move are not supported")?;
+        if slots.image.memory_bytes() < minimum || slots.image.memory_bytes() > reserved {
+            return Err(format!(
+                "image of {} bytes in a memory of {minimum} to {reserved} bytes",
+                slots.image.memory_bytes()
+            ));
+        }
+        let free = slots.free().pop();
+        let slot = match free {
+            Some(slot) => slot,
+            None => Slot::map(&slots.image, reserved, guard_size_in_bytes)
+                .map_err(|error| format!("cannot map an instance's memory: {error}"))?,
+        };
+        Ok(Box::new(SlotMemory {
+            slot: Some(slot),
+            slots: slots.clone(),
+        }))
+    }
+}
+
+/// Address space with an image in it.
+struct Slot {
+    base: *mut u8,
+    /// Bytes of address space, guard included.
+    mapped: usize,
+    /// Bytes that may be grown to.
+    reserved: usize,
+    /// Bytes with access rights.
+    accessible: usize,
+}
+
+// SAFETY: the pointer is to a mapping that the slot owns alone.
+unsafe impl Send for Slot {}
+// SAFETY: through a shared slot only its numbers can be read.
+unsafe impl Sync for Slot {}
+
+impl Slot {
+    fn map(image: &Image, reserved: usize, guard: usize) -> rustix::io::Result<Self> {
+        let mapped = reserved + guard;
+        // SAFETY: a new private mapping at an address of the kernel's choice.
+        let base = unsafe {
+            rustix::mm::mmap_anonymous(
+                ptr::null_mut(),
+                mapped,
+                ProtFlags::empty(),
+                MapFlags::PRIVATE | MapFlags::NORESERVE,
+            )?
+        };
+        let mut slot = Self {
+            base: base.cast(),
+            mapped,
+            reserved,
+            accessible: 0,
+        };
+        slot.make_accessible(image.memory_bytes())?;
+        for piece in image.pieces() {
+            // SAFETY: the pieces of an image lie within its memory, which is within the mapping
+            // that was just made and that nobody else has seen.
+            unsafe {
+                rustix::mm::mmap(
+                    slot.at(piece.address),
+                    piece.len_bytes,
+                    ProtFlags::READ | ProtFlags::WRITE,
+                    MapFlags::PRIVATE | MapFlags::FIXED | MapFlags::NORESERVE,
+                    image.file(),
+                    piece.file_offset,
+                )?;
+            }
+        }
+        Ok(slot)
+    }
+
+    fn at(&self, offset: usize) -> *mut c_void {
+        self.base.wrapping_add(offset).cast()
+    }
+
+    /// Gives access to `bytes` from the base on; takes none away.
+    fn make_accessible(&mut self, bytes: usize) -> rustix::io::Result<()> {
+        if bytes > self.accessible {
+            let (start, len) = (self.at(self.accessible), bytes - self.accessible);
+            // SAFETY: the range is within the slot's reservation, above what is in use.
+            unsafe {
+                rustix::mm::mprotect(start, len, MprotectFlags::READ | MprotectFlags::WRITE)?;
+            }
+            self.accessible = bytes;
+        }
+        Ok(())
+    }
+
+    /// Puts every byte back to what the image says, or to zero where it says nothing.
+    fn reset(
+        &mut self,
+        image: &Image,
+        dirty: Option<&DirtyPages>,
+        keep_resident_bytes: usize,
+    ) -> rustix::io::Result<Wiped> {
+        let mut wiped = Wiped::default();
+        // What was grown goes first, as a whole.
+        let image_bytes = image.memory_bytes();
+        if self.accessible > image_bytes {
+            let (start, len) = (self.at(image_bytes), self.accessible - image_bytes);
+            // SAFETY: the range is the slot's, and no instance uses the slot now.
+            unsafe {
+                rustix::mm::madvise(start, len, Advice::LinuxDontNeed)?;
+                rustix::mm::mprotect(start, len, MprotectFlags::empty())?;
+            }
+            wiped.returned_bytes += len as u64;
+            self.accessible = image_bytes;
+        }
+        let Some(dirty) = dirty else {
+            self.give_back(0, image_bytes)?;
+            wiped.returned_bytes += image_bytes as u64;
+            return Ok(wiped);
+        };
+        let base = self.base.addr();
+        dirty.for_each_range(base, base + image_bytes, |start, end| {
+            let (offset, len) = (start - base, end - start);
+            let budget = keep_resident_bytes - wiped.overwritten_bytes as usize;
+            let overwritten = len.min(budget);
+            // SAFETY: the kernel names ranges within those that it was asked about, which are the
+            // slot's accessible memory; no instance uses the slot now.
+            let memory =
+                unsafe { std::slice::from_raw_parts_mut(self.base.add(offset), overwritten) };
+            image.restore(offset, memory);
+            wiped.overwritten_bytes += overwritten as u64;
+            if overwritten < len {
+                self.give_back(offset + overwritten, len - overwritten)?;
+                wiped.returned_bytes += (len - overwritten) as u64;
+            }
+            Ok(())
+        })?;
+        Ok(wiped)
+    }
+
+    /// Gives written pages back to the kernel: the mapping shows file or zeros again.
+    fn give_back(&self, offset: usize, len: usize) -> rustix::io::Result<()> {
+        // SAFETY: the range is the slot's, and no instance uses the slot now.
+        unsafe { rustix::mm::madvise(self.at(offset), len, Advice::LinuxDontNeed) }
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        // SAFETY: the mapping is the slot's own, and the slot is going.
+        let unmapped = unsafe { rustix::mm::munmap(self.base.cast(), self.mapped) };
+        if unmapped.is_err() {
+            // Somebody's data would stay in the process: then there must be no process.
+            std::process::abort();
+        }
+    }
+}
+
+/// A slot on loan to an instance; dropping it resets the slot.
+struct SlotMemory {
+    /// Present until dropped.
+    slot: Option<Slot>,
+    slots: Arc<Slots>,
+}
+
+impl SlotMemory {
+    fn slot(&self) -> &Slot {
+        self.slot
+            .as_ref()
+            .expect("the slot is there until the memory is dropped")
+    }
+}
+
+// SAFETY: base and size are those of a slot that this memory owns until it is dropped; see
+// `Creator` for its layout.
+unsafe impl LinearMemory for SlotMemory {
+    fn byte_size(&self) -> usize {
+        self.slot().accessible
+    }
+
+    fn byte_capacity(&self) -> usize {
+        self.slot().reserved
+    }
+
+    fn grow_to(&mut self, new_size: usize) -> wasmtime::Result<()> {
+        let slot = self
+            .slot
+            .as_mut()
+            .expect("the slot is there until the memory is dropped");
+        if new_size > slot.reserved {
+            wasmtime::bail!("{new_size} bytes in a slot of {}", slot.reserved);
+        }
+        Ok(slot.make_accessible(new_size)?)
+    }
+
+    fn as_ptr(&self) -> *mut u8 {
+        self.slot().base
+    }
+}
+
+impl Drop for SlotMemory {
+    fn drop(&mut self) {
+        let Some(mut slot) = self.slot.take() else {
+            return;
+        };
+        let slots = &self.slots;
+        let mut wiped = Wiped::default();
+        if slots.policy.enabled {
+            let keep = slots.policy.keep_resident_bytes;
+            match slot.reset(&slots.image, slots.dirty.as_ref(), keep) {
+                Ok(reset) => wiped = reset,
+                // Unmapping erases as well; the next instance gets a new slot.
+                Err(_) => return,
+            }
+        }
+        LAST.set(wiped);
+        slots.free().push(slot);
+    }
+}
