@@ -10,6 +10,7 @@ pub mod env;
 pub mod gemm;
 pub mod half_precision;
 pub mod integer_gemm;
+pub mod plain_product;
 pub mod scratch;
 pub mod threads;
 pub mod vector_math;

@@ -17,8 +17,11 @@ mod cast;
 mod concat;
 mod constant_of_shape;
 mod expand;
+mod fused;
 mod gather;
+mod gemm;
 mod identity;
+mod matmul;
 mod pad;
 mod range;
 mod rearrange;
@@ -68,6 +71,11 @@ operators! {
     // domain    type               since  implementation
     // -- generators
     ("ai.onnx", "ConstantOfShape",     9, constant_of_shape::ConstantOfShape),
+    // -- matrix products
+    ("ai.lethe", "FusedGemm",          1, gemm::FusedGemm),
+    ("ai.lethe", "FusedMatMul",        1, matmul::FusedMatMul),
+    ("ai.onnx", "Gemm",                1, gemm::Gemm),
+    ("ai.onnx", "MatMul",              1, matmul::MatMul),
     // -- shapes and movement of elements
     ("ai.onnx", "BitCast",            26, cast::BitCast),
     ("ai.onnx", "Cast",                1, cast::CastByName),

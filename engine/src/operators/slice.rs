@@ -243,7 +243,6 @@ impl Operator for Slice {
 #[cfg(test)]
 mod tests {
     use super::super::case::{Case, ints, tensor};
-    use super::*;
 
     /// What the standard says, one step after another.
     fn reference_slice(size: usize, start: i64, end: i64, step: i64) -> Vec<i64> {
