@@ -6,6 +6,7 @@
 
 pub mod conversion;
 pub mod elementwise;
+pub mod attention;
 pub mod env;
 pub mod gemm;
 pub mod half_precision;
