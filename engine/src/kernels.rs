@@ -4,9 +4,9 @@
 //! how many threads to compute, and enters its vector code through
 //! [`isa::dispatch`](crate::isa::dispatch).
 
+pub mod attention;
 pub mod conversion;
 pub mod elementwise;
-pub mod attention;
 pub mod env;
 pub mod gemm;
 pub mod half_precision;

@@ -32,6 +32,7 @@ pub use mask::{Mask, MaskValues, Visible};
 
 use crate::isa::{Isa, Kernel, Level};
 use crate::kernels::env::Env;
+use crate::kernels::scratch;
 
 use microkernel::Rows;
 
@@ -172,7 +173,14 @@ pub fn attention(env: &Env, job: &Attention<'_>, output: &mut [f32], output_stri
         if rows_per_head <= FEW_ROWS {
             env.dispatch(few_rows::OneRow { rows: &rows, part });
         } else {
-            env.dispatch(GroupKernel { rows: &rows, part });
+            let len = microkernel::memory_len(rows_per_group, s);
+            scratch::with(len, |memory| {
+                env.dispatch(GroupKernel {
+                    rows: &rows,
+                    part,
+                    memory,
+                });
+            });
         }
     });
 }
@@ -197,6 +205,7 @@ struct Group {
 struct GroupKernel<'a> {
     rows: &'a Rows<'a>,
     part: Group,
+    memory: &'a mut [f32],
 }
 
 impl Kernel for GroupKernel<'_> {
@@ -206,9 +215,9 @@ impl Kernel for GroupKernel<'_> {
     fn run<I: Isa>(self, isa: I) {
         // One vector of rows where one is enough.
         if self.part.rows.len() <= I::LANES {
-            microkernel::group::<I, 1>(isa, self.rows, &self.part);
+            microkernel::group::<I, 1>(isa, self.rows, &self.part, self.memory);
         } else {
-            microkernel::group::<I, 2>(isa, self.rows, &self.part);
+            microkernel::group::<I, 2>(isa, self.rows, &self.part, self.memory);
         }
     }
 }

@@ -6,9 +6,8 @@
 
 use std::marker::PhantomData;
 
-use super::{Attention, Group, HeadStrides, KEY_BLOCK, MAX_ROWS, MaskValues};
+use super::{Attention, Group, HeadStrides, KEY_BLOCK, MAX_ROWS, MaskValues, Sizes};
 use crate::isa::{Isa, Level};
-use crate::kernels::scratch;
 use crate::kernels::vector_math;
 
 /// The operands, and an output whose rows are written by several threads.
@@ -88,9 +87,19 @@ pub(super) fn mask_value(values: MaskValues<'_>, at: usize) -> f32 {
     }
 }
 
-/// Computes a group of up to `VECTORS · LANES` rows.
+/// Floats of working memory that a group of at most `rows` rows takes.
+pub(super) fn memory_len(rows: usize, sizes: Sizes) -> usize {
+    rows * (sizes.width + KEY_BLOCK + sizes.value_width)
+}
+
+/// Computes a group of up to `VECTORS · LANES` rows, with [`memory_len`] floats to work in.
 #[inline(always)]
-pub(super) fn group<I: Isa, const VECTORS: usize>(isa: I, rows: &Rows<'_>, part: &Group) {
+pub(super) fn group<I: Isa, const VECTORS: usize>(
+    isa: I,
+    rows: &Rows<'_>,
+    part: &Group,
+    memory: &mut [f32],
+) {
     let job = rows.job;
     let s = job.sizes;
     let lanes = VECTORS * I::LANES;
@@ -113,133 +122,131 @@ pub(super) fn group<I: Isa, const VECTORS: usize>(isa: I, rows: &Rows<'_>, part:
     let shared_mask = masks[..lanes].iter().all(|mask| *mask == masks[0]);
 
     let (width, value_width) = (s.width, s.value_width);
-    let memory = lanes * (width + KEY_BLOCK + value_width);
-    scratch::with::<f32, _>(memory, |memory| {
-        let (q, memory) = memory.split_at_mut(lanes * width);
-        let (scores, out) = memory.split_at_mut(lanes * KEY_BLOCK);
-        for (lane, row) in members[..lanes].iter().enumerate() {
-            for (d, x) in rows.query(part.batch, *row).iter().enumerate() {
-                q[d * lanes + lane] = x * job.scale;
-            }
+    let memory = &mut memory[..memory_len(lanes, s)];
+    let (q, memory) = memory.split_at_mut(lanes * width);
+    let (scores, out) = memory.split_at_mut(lanes * KEY_BLOCK);
+    for (lane, row) in members[..lanes].iter().enumerate() {
+        for (d, x) in rows.query(part.batch, *row).iter().enumerate() {
+            q[d * lanes + lane] = x * job.scale;
         }
-        out.fill(0.0);
-        let mut max = [isa.splat(f32::NEG_INFINITY); VECTORS];
-        let mut sum = [isa.zero(); VECTORS];
-        if let Some(sinks) = job.sinks {
-            let mut of_rows = [0f32; MAX_ROWS];
-            for (sink, row) in of_rows.iter_mut().zip(&members[..lanes]) {
-                *sink = sinks[row.head];
-            }
-            for v in 0..VECTORS {
-                max[v] = isa.load(&of_rows[v * I::LANES..]);
-                sum[v] = isa.splat(1.0);
-            }
-        }
-        // Blocks begin at multiples of their size whatever is hidden, for the sake of the order.
-        let mut block = all_first / KEY_BLOCK * KEY_BLOCK;
-        while block < all_end {
-            let keys = (all_end - block).min(KEY_BLOCK);
-            let k = &job.k.0[job.k.1.at(part.batch, part.kv_head, block)..];
-            let key_tile = Panel {
-                x: k,
-                tile_stride: job.k.1.position,
-                step_stride: 1,
-                steps: width,
-                y: q,
-            };
-            key_tile.multiply::<I, VECTORS>(isa, keys, scores, false);
-
-            // Scores to their final form, and the new maxima.
-            let before = max;
-            let hides =
-                (0..lanes).any(|l| first[l] > block as i32 || end[l] < (block + keys) as i32);
-            for key in 0..keys {
-                let position = isa.splat_i32((block + key) as i32);
-                let mut added = [0f32; MAX_ROWS];
-                if let (Some(values), false) = (job.mask.values, shared_mask) {
-                    for (added, (start, stride)) in added.iter_mut().zip(&masks[..lanes]) {
-                        *added = mask_value(values, start + (block + key) * stride);
-                    }
-                }
-                for v in 0..VECTORS {
-                    let at = key * lanes + v * I::LANES;
-                    let mut score = isa.load(&scores[at..]);
-                    if let Some(cap) = job.softcap {
-                        let bent = vector_math::tanh(isa, isa.div(score, isa.splat(cap)));
-                        score = isa.mul(bent, isa.splat(cap));
-                    }
-                    if let Some(values) = job.mask.values {
-                        let added = if shared_mask {
-                            let (start, stride) = masks[0];
-                            isa.splat(mask_value(values, start + (block + key) * stride))
-                        } else {
-                            isa.load(&added[v * I::LANES..])
-                        };
-                        score = isa.add(score, added);
-                    }
-                    if hides {
-                        let hidden = isa.splat(f32::NEG_INFINITY);
-                        let from = isa.load_i32(&first[v * I::LANES..]);
-                        let to = isa.load_i32(&end[v * I::LANES..]);
-                        score = isa.select(isa.gt_i32(from, position), hidden, score);
-                        score = isa.select(isa.gt_i32(to, position), score, hidden);
-                    }
-                    isa.store(score, &mut scores[at..]);
-                    max[v] = isa.max(score, max[v]);
-                }
-            }
-
-            // Weights, their sums, and the outputs so far on the new scale.
-            let mut shift = max;
-            for v in 0..VECTORS {
-                // Nothing visible yet: any finite shift gives weights of zero.
-                let none = isa.eq(max[v], isa.splat(f32::NEG_INFINITY));
-                shift[v] = isa.select(none, isa.zero(), max[v]);
-                let rescale = vector_math::exp_nonpositive(isa, isa.sub(before[v], shift[v]));
-                sum[v] = isa.mul(sum[v], rescale);
-                if block > 0 {
-                    for d in 0..value_width {
-                        let at = d * lanes + v * I::LANES;
-                        let scaled = isa.mul(isa.load(&out[at..]), rescale);
-                        isa.store(scaled, &mut out[at..]);
-                    }
-                }
-            }
-            for key in 0..keys {
-                for v in 0..VECTORS {
-                    let at = key * lanes + v * I::LANES;
-                    let score = isa.sub(isa.load(&scores[at..]), shift[v]);
-                    let weight = vector_math::exp_nonpositive(isa, score);
-                    sum[v] = isa.add(sum[v], weight);
-                    isa.store(weight, &mut scores[at..]);
-                }
-            }
-            let value_tile = Panel {
-                x: &job.v.0[job.v.1.at(part.batch, part.kv_head, block)..],
-                tile_stride: 1,
-                step_stride: job.v.1.position,
-                steps: keys,
-                y: scores,
-            };
-            value_tile.multiply::<I, VECTORS>(isa, value_width, out, true);
-            block += KEY_BLOCK;
+    }
+    out.fill(0.0);
+    let mut max = [isa.splat(f32::NEG_INFINITY); VECTORS];
+    let mut sum = [isa.zero(); VECTORS];
+    if let Some(sinks) = job.sinks {
+        let mut of_rows = [0f32; MAX_ROWS];
+        for (sink, row) in of_rows.iter_mut().zip(&members[..lanes]) {
+            *sink = sinks[row.head];
         }
         for v in 0..VECTORS {
-            let none = isa.eq(sum[v], isa.zero());
-            let factor = isa.div(isa.splat(1.0), isa.select(none, isa.splat(1.0), sum[v]));
-            for d in 0..value_width {
-                let at = d * lanes + v * I::LANES;
-                isa.store(isa.mul(isa.load(&out[at..]), factor), &mut out[at..]);
+            max[v] = isa.load(&of_rows[v * I::LANES..]);
+            sum[v] = isa.splat(1.0);
+        }
+    }
+    // Blocks begin at multiples of their size whatever is hidden, for the sake of the order.
+    let mut block = all_first / KEY_BLOCK * KEY_BLOCK;
+    while block < all_end {
+        let keys = (all_end - block).min(KEY_BLOCK);
+        let k = &job.k.0[job.k.1.at(part.batch, part.kv_head, block)..];
+        let key_tile = Panel {
+            x: k,
+            tile_stride: job.k.1.position,
+            step_stride: 1,
+            steps: width,
+            y: q,
+        };
+        key_tile.multiply::<I, VECTORS>(isa, keys, scores, false);
+
+        // Scores to their final form, and the new maxima.
+        let before = max;
+        let hides = (0..lanes).any(|l| first[l] > block as i32 || end[l] < (block + keys) as i32);
+        for key in 0..keys {
+            let position = isa.splat_i32((block + key) as i32);
+            let mut added = [0f32; MAX_ROWS];
+            if let (Some(values), false) = (job.mask.values, shared_mask) {
+                for (added, (start, stride)) in added.iter_mut().zip(&masks[..lanes]) {
+                    *added = mask_value(values, start + (block + key) * stride);
+                }
+            }
+            for v in 0..VECTORS {
+                let at = key * lanes + v * I::LANES;
+                let mut score = isa.load(&scores[at..]);
+                if let Some(cap) = job.softcap {
+                    let bent = vector_math::tanh(isa, isa.div(score, isa.splat(cap)));
+                    score = isa.mul(bent, isa.splat(cap));
+                }
+                if let Some(values) = job.mask.values {
+                    let added = if shared_mask {
+                        let (start, stride) = masks[0];
+                        isa.splat(mask_value(values, start + (block + key) * stride))
+                    } else {
+                        isa.load(&added[v * I::LANES..])
+                    };
+                    score = isa.add(score, added);
+                }
+                if hides {
+                    let hidden = isa.splat(f32::NEG_INFINITY);
+                    let from = isa.load_i32(&first[v * I::LANES..]);
+                    let to = isa.load_i32(&end[v * I::LANES..]);
+                    score = isa.select(isa.gt_i32(from, position), hidden, score);
+                    score = isa.select(isa.gt_i32(to, position), score, hidden);
+                }
+                isa.store(score, &mut scores[at..]);
+                max[v] = isa.max(score, max[v]);
             }
         }
-        for (lane, row) in members[..count].iter().enumerate() {
-            // SAFETY: the rows of this group are this task's alone.
-            let to = unsafe { rows.output(part.batch, *row) };
-            for (d, to) in to.iter_mut().enumerate() {
-                *to = out[d * lanes + lane];
+
+        // Weights, their sums, and the outputs so far on the new scale.
+        let mut shift = max;
+        for v in 0..VECTORS {
+            // Nothing visible yet: any finite shift gives weights of zero.
+            let none = isa.eq(max[v], isa.splat(f32::NEG_INFINITY));
+            shift[v] = isa.select(none, isa.zero(), max[v]);
+            let rescale = vector_math::exp_nonpositive(isa, isa.sub(before[v], shift[v]));
+            sum[v] = isa.mul(sum[v], rescale);
+            if block > 0 {
+                for d in 0..value_width {
+                    let at = d * lanes + v * I::LANES;
+                    let scaled = isa.mul(isa.load(&out[at..]), rescale);
+                    isa.store(scaled, &mut out[at..]);
+                }
             }
         }
-    });
+        for key in 0..keys {
+            for v in 0..VECTORS {
+                let at = key * lanes + v * I::LANES;
+                let score = isa.sub(isa.load(&scores[at..]), shift[v]);
+                let weight = vector_math::exp_nonpositive(isa, score);
+                sum[v] = isa.add(sum[v], weight);
+                isa.store(weight, &mut scores[at..]);
+            }
+        }
+        let v = &job.v.0[job.v.1.at(part.batch, part.kv_head, block)..];
+        let value_tile = Panel {
+            x: v,
+            tile_stride: 1,
+            step_stride: job.v.1.position,
+            steps: keys,
+            y: scores,
+        };
+        value_tile.multiply::<I, VECTORS>(isa, value_width, out, true);
+        block += KEY_BLOCK;
+    }
+    for v in 0..VECTORS {
+        let none = isa.eq(sum[v], isa.zero());
+        let factor = isa.div(isa.splat(1.0), isa.select(none, isa.splat(1.0), sum[v]));
+        for d in 0..value_width {
+            let at = d * lanes + v * I::LANES;
+            isa.store(isa.mul(isa.load(&out[at..]), factor), &mut out[at..]);
+        }
+    }
+    for (lane, row) in members[..count].iter().enumerate() {
+        // SAFETY: the rows of this group are this task's alone.
+        let to = unsafe { rows.output(part.batch, *row) };
+        for (d, to) in to.iter_mut().enumerate() {
+            *to = out[d * lanes + lane];
+        }
+    }
 }
 
 /// A product of a matrix in memory with vectors of rows: `C[t, row] (+)= Σ_i x[t, i] · y[i, row]`,
