@@ -6,6 +6,7 @@
 
 pub mod attention;
 pub mod conversion;
+pub mod convolution;
 pub mod elementwise;
 pub mod env;
 pub mod gemm;

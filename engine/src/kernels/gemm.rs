@@ -16,7 +16,7 @@ pub mod packing;
 pub(crate) mod blocking;
 pub(crate) mod microkernel;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod vector;
 
 use self::blocking::{BlockKernel, InPlace, Lhs, PackedNow, Product, Rhs};

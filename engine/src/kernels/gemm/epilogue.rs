@@ -4,6 +4,7 @@
 //! over the output.
 
 use crate::isa::Isa;
+use crate::kernels::vector_math;
 
 /// A function of one element, applied last.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
@@ -34,6 +35,25 @@ pub enum Activation {
     },
     /// `x * min(max(x / 6 + 1/2, 0), 1)`.
     HardSwish,
+    /// `1 / (1 + exp(-x))`.
+    Sigmoid,
+    /// `x / (1 + exp(-x))`, also called swish.
+    Silu,
+    /// Hyperbolic tangent.
+    Tanh,
+    /// `x / 2 * (1 + erf(x / sqrt(2)))`.
+    Gelu,
+    /// The approximation of [`Activation::Gelu`] by a hyperbolic tangent.
+    GeluTanh,
+    /// `x` for `x >= 0`, otherwise `alpha * (exp(x) - 1)`.
+    Elu {
+        /// Scale of the negative half.
+        alpha: f32,
+    },
+    /// `ln(1 + exp(x))`.
+    Softplus,
+    /// `x * tanh(softplus(x))`.
+    Mish,
 }
 
 impl Activation {
@@ -49,6 +69,14 @@ impl Activation {
                 isa.select(negative, isa.mul(isa.splat(alpha), x), x)
             }
             Activation::HardSigmoid { alpha, beta } => hard_sigmoid(isa, x, alpha, beta),
+            Activation::Sigmoid => vector_math::sigmoid(isa, x),
+            Activation::Silu => vector_math::silu(isa, x),
+            Activation::Tanh => vector_math::tanh(isa, x),
+            Activation::Gelu => vector_math::gelu(isa, x),
+            Activation::GeluTanh => vector_math::gelu_tanh(isa, x),
+            Activation::Elu { alpha } => vector_math::elu(isa, x, alpha, 1.0),
+            Activation::Softplus => vector_math::softplus(isa, x),
+            Activation::Mish => vector_math::mish(isa, x),
             Activation::HardSwish => isa.mul(x, hard_sigmoid(isa, x, 1.0 / 6.0, 0.5)),
         }
     }
@@ -56,6 +84,9 @@ impl Activation {
     /// Applies the function to every element of a slice.
     #[inline(always)]
     pub fn apply_slice<I: Isa>(self, isa: I, x: &mut [f32]) {
+        if self == Activation::None {
+            return;
+        }
         let mut vectors = x.chunks_exact_mut(I::LANES);
         for chunk in &mut vectors {
             isa.store(self.apply(isa, isa.load(chunk)), chunk);
@@ -161,11 +192,14 @@ impl Epilogue<'_> {
 #[inline(always)]
 fn zip<I: Isa>(isa: I, c: &mut [f32], other: Option<&[f32]>, f: impl Fn(I::F32, I::F32) -> I::F32) {
     let mut start = 0;
-    while start < c.len() {
-        let part = start..c.len().min(start + I::LANES);
-        let x = other.map_or(isa.zero(), |other| isa.load_partial(&other[part.clone()]));
-        let sum = isa.load_partial(&c[part.clone()]);
-        isa.store_partial(f(sum, x), &mut c[part]);
+    while start + I::LANES <= c.len() {
+        let part = start..start + I::LANES;
+        let x = other.map_or(isa.zero(), |other| isa.load(&other[part.clone()]));
+        let sum = isa.load(&c[part.clone()]);
+        isa.store(f(sum, x), &mut c[part]);
         start += I::LANES;
     }
+    let x = other.map_or(isa.zero(), |other| isa.load_partial(&other[start..]));
+    let sum = isa.load_partial(&c[start..]);
+    isa.store_partial(f(sum, x), &mut c[start..]);
 }

@@ -184,13 +184,7 @@ impl Tile<'_, '_> {
         assert!(self.rows >= 1 && self.rows <= ROWS && self.row + self.rows <= block.rows);
         assert!(self.cols >= 1 && self.col + self.cols <= block.cols);
         assert!(self.cols <= VECTORS * I::LANES);
-        // Few tiles are this narrow, but where all are (small images, few columns), computing
-        // empty vectors would double the work.
-        if VECTORS > 1 && self.cols <= I::LANES {
-            self.choose_rows::<I, ROWS, 1>(isa, block);
-        } else {
-            self.choose_rows::<I, ROWS, VECTORS>(isa, block);
-        }
+        isa.outline(ChooseTile::<ROWS, VECTORS> { tile: self, block });
     }
 
     #[inline(always)]
@@ -256,6 +250,27 @@ impl Tile<'_, '_> {
                     a,
                 });
             }
+        }
+    }
+}
+
+/// One function for all loop nests around the micro-kernels.
+struct ChooseTile<'r, 't, 'a, 'c, const ROWS: usize, const VECTORS: usize> {
+    tile: &'r Tile<'t, 'a>,
+    block: &'r mut OutputBlock<'c>,
+}
+
+impl<const ROWS: usize, const VECTORS: usize> Kernel for ChooseTile<'_, '_, '_, '_, ROWS, VECTORS> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) {
+        // Few tiles are this narrow, but where all are (small images, few columns), computing
+        // empty vectors would double the work.
+        if VECTORS > 1 && self.tile.cols <= I::LANES {
+            self.tile.choose_rows::<I, ROWS, 1>(isa, self.block);
+        } else {
+            self.tile.choose_rows::<I, ROWS, VECTORS>(isa, self.block);
         }
     }
 }

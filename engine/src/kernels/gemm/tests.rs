@@ -1,9 +1,9 @@
 use super::*;
-use crate::isa::{Level, Numerics};
+use crate::isa::{Isa, Kernel, Level, Numerics, dispatch};
 use crate::kernels::threads::Threads;
 
 /// Reproducible values in about -1..1, different for each seed.
-fn values(len: usize, seed: u32) -> Vec<f32> {
+pub(crate) fn values(len: usize, seed: u32) -> Vec<f32> {
     let mut state = seed.wrapping_mul(0x9e37_79b9) | 1;
     (0..len)
         .map(|_| {
@@ -15,7 +15,7 @@ fn values(len: usize, seed: u32) -> Vec<f32> {
         .collect()
 }
 
-fn reference_activation(activation: Activation, x: f32) -> f32 {
+pub(crate) fn reference_activation(activation: Activation, x: f32) -> f32 {
     match activation {
         Activation::None => x,
         Activation::Relu => {
@@ -35,6 +35,23 @@ fn reference_activation(activation: Activation, x: f32) -> f32 {
         }
         Activation::HardSigmoid { alpha, beta } => (x * alpha + beta).clamp(0.0, 1.0),
         Activation::HardSwish => x * (x * (1.0 / 6.0) + 0.5).clamp(0.0, 1.0),
+        // Tested in `vector_math`; here only that they are reached.
+        other => {
+            let mut x = [x];
+            dispatch(Level::Scalar, Numerics::Reproducible, Apply(other, &mut x));
+            x[0]
+        }
+    }
+}
+
+struct Apply<'a>(Activation, &'a mut [f32]);
+
+impl Kernel for Apply<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) {
+        self.0.apply_slice(isa, self.1);
     }
 }
 
@@ -202,6 +219,14 @@ fn epilogues_and_gaps_agree_with_the_formula() {
             beta: 0.5,
         },
         Activation::HardSwish,
+        Activation::Sigmoid,
+        Activation::Silu,
+        Activation::Tanh,
+        Activation::Gelu,
+        Activation::GeluTanh,
+        Activation::Elu { alpha: 0.7 },
+        Activation::Softplus,
+        Activation::Mish,
     ];
     for (m, k, n) in [(1, 9, 70), (7, 500, 37), (30, 11, 33)] {
         let (a_data, b_data) = (values(m * k, 3), values(k * n, 4));
