@@ -2,7 +2,7 @@
 /**
  * Builds the npm package into `web/pkg`: `node web/build.mjs`, after `npm ci` in `web`.
  *
- *     cargo build (twice: SIMD128, and with relaxed SIMD) → wasm-bindgen → wasm-opt → tsc
+ *     cargo build (SIMD128, relaxed SIMD, WebGPU) → wasm-bindgen → wasm-opt → tsc
  *
  * The command line of wasm-bindgen is that of the version in Cargo.lock: the one in
  * target/tools/bin or in PATH, otherwise it is installed into target/tools.
@@ -21,19 +21,17 @@ const WEB = import.meta.dirname;
 const ROOT = join(WEB, "..");
 const PKG = join(WEB, "pkg");
 const TOOLS = join(ROOT, "target", "tools");
+/** The build for WebGPU does with what every browser has: the heavy work is the GPU's. */
 const BUILDS = [
-  { name: "simd128", features: "+simd128" },
-  { name: "relaxed", features: "+simd128,+relaxed-simd" },
+  { name: "simd128", instructions: "+simd128", cargoFeatures: "" },
+  { name: "relaxed", instructions: "+simd128,+relaxed-simd", cargoFeatures: "" },
+  { name: "webgpu", instructions: "+simd128", cargoFeatures: "webgpu" },
 ];
-const FEATURE_FLAGS = {
-  simd128: ["--enable-simd"],
-  relaxed: ["--enable-simd", "--enable-relaxed-simd"],
-};
-// What rustc assumes of every wasm32 target, which wasm-opt must be told.
-const BASE_FLAGS = [
+/** The instructions that the builds may use. */
+const WASM_FEATURES = [
   "--enable-bulk-memory", "--enable-bulk-memory-opt", "--enable-mutable-globals",
   "--enable-nontrapping-float-to-int", "--enable-sign-ext", "--enable-multivalue",
-  "--enable-reference-types",
+  "--enable-reference-types", "--enable-simd",
 ];
 
 const run = (command, args, options = {}) =>
@@ -57,16 +55,18 @@ async function wasmBindgen() {
   return ours;
 }
 
-async function buildWasm({ name, features }, bindgen) {
+async function buildWasm({ name, instructions, cargoFeatures }, bindgen) {
   console.log(`building ${name}`);
-  const target = join(ROOT, "target", "web", name);
+  // Cargo keeps artefacts of different flags apart; what runs on this machine is shared.
+  const target = join(ROOT, "target", "web");
   const jobs = process.env.CARGO_BUILD_JOBS ?? String(availableParallelism());
   const cargo = [
     "build", "--quiet", "--package", "lethe-web", "--lib", "--profile", "wasm",
     "--target", "wasm32-unknown-unknown", "--target-dir", target, "--jobs", jobs,
+    "--features", cargoFeatures,
   ];
   // Stripping is left to wasm-opt: wasm-bindgen reads the section that names the features.
-  const env = { RUSTFLAGS: `-C target-feature=${features}`, CARGO_PROFILE_WASM_STRIP: "none" };
+  const env = { RUSTFLAGS: `-C target-feature=${instructions}`, CARGO_PROFILE_WASM_STRIP: "none" };
   run("cargo", cargo, { env: { ...process.env, ...env } });
   const out = join(PKG, name);
   run(bindgen, [
@@ -78,7 +78,8 @@ async function buildWasm({ name, features }, bindgen) {
   const wasm = join(out, "lethe_bg.wasm");
   run(process.execPath, [
     join(WEB, "node_modules", "binaryen", "bin", "wasm-opt"), wasm, "-o", wasm, "-O3",
-    ...BASE_FLAGS, ...FEATURE_FLAGS[name], "--strip-debug", "--strip-target-features",
+    ...WASM_FEATURES, ...(name === "relaxed" ? ["--enable-relaxed-simd"] : []),
+    "--strip-debug", "--strip-target-features",
   ]);
   const bytes = await readFile(wasm);
   const brotli = brotliCompressSync(bytes, {

@@ -4,11 +4,11 @@ import type * as Glue from "./simd128/lethe.js";
 import { LetheError } from "./errors.js";
 import { fetchUrl } from "./platform.js";
 
-/** A build of the engine: with or without relaxed SIMD. */
-export type Build = "simd128" | "relaxed";
+/** A build of the engine: for the CPU with or without relaxed SIMD, or with WebGPU. */
+export type Build = "simd128" | "relaxed" | "webgpu";
 
-/** What wasm-bindgen makes of the crate `lethe-web`; both builds have the same face. */
-export type Engine = typeof Glue;
+/** What wasm-bindgen makes of the crate `lethe-web`; all builds have the same face. */
+export type Engine = Pick<typeof Glue, "default" | "ModelBytes" | "Session" | "Value" | "version">;
 
 /** The smallest modules that are valid only with the instructions in question. */
 const i8x16_splat = [
@@ -20,7 +20,7 @@ const f32x4_relaxed_madd = [
 ];
 const valid = (bytes: number[]) => WebAssembly.validate(new Uint8Array(bytes));
 
-/** The best build for this machine. */
+/** The best build that computes on this machine's CPU. */
 export function bestBuild(): Build {
   if (valid(f32x4_relaxed_madd)) return "relaxed";
   if (valid(i8x16_splat)) return "simd128";
@@ -30,6 +30,7 @@ export function bestBuild(): Build {
 const MODULES: Record<Build, URL> = {
   simd128: new URL("./simd128/lethe_bg.wasm", import.meta.url),
   relaxed: new URL("./relaxed/lethe_bg.wasm", import.meta.url),
+  webgpu: new URL("./webgpu/lethe_bg.wasm", import.meta.url),
 };
 
 const compiled = new Map<Build, Promise<WebAssembly.Module>>();
@@ -61,6 +62,21 @@ async function download(url: string): Promise<WebAssembly.Module> {
   }
 }
 
+/**
+ * Whether the platform has a GPU worth using: an adapter that is none in software, which would be
+ * slower than WebAssembly.
+ */
+export async function hasGpu(): Promise<boolean> {
+  const gpu = typeof navigator === "object" ? (navigator as { gpu?: Gpu }).gpu : undefined;
+  const adapter = await gpu?.requestAdapter().catch(() => null);
+  return adapter != null && !adapter.info?.isFallbackAdapter;
+}
+
+/** The part of WebGPU that is asked; TypeScript's `dom` library has none. */
+interface Gpu {
+  requestAdapter(): Promise<{ info?: { isFallbackAdapter?: boolean } } | null>;
+}
+
 const instances = new Map<Build, Promise<Engine>>();
 
 /** The engine in this thread; one instance of a build, which all sessions here share. */
@@ -68,8 +84,7 @@ export function instantiate(build: Build, module: WebAssembly.Module): Promise<E
   let engine = instances.get(build);
   if (!engine) {
     engine = (async () => {
-      const glue: Engine =
-        build === "relaxed" ? await import("./relaxed/lethe.js") : await import("./simd128/lethe.js");
+      const glue = await importGlue(build);
       await glue.default({ module_or_path: module });
       return glue;
     })();
@@ -77,4 +92,16 @@ export function instantiate(build: Build, module: WebAssembly.Module): Promise<E
     engine.catch(() => instances.delete(build));
   }
   return engine;
+}
+
+/** Bundlers need to see each address. */
+function importGlue(build: Build): Promise<Engine> {
+  switch (build) {
+    case "simd128":
+      return import("./simd128/lethe.js") as Promise<Engine>;
+    case "relaxed":
+      return import("./relaxed/lethe.js") as unknown as Promise<Engine>;
+    case "webgpu":
+      return import("./webgpu/lethe.js") as unknown as Promise<Engine>;
+  }
 }

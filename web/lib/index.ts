@@ -6,7 +6,6 @@
  * @module
  */
 export { clearModelCache } from "./cache.js";
-export type { Build } from "./engine.js";
 export { LetheError } from "./errors.js";
 export type { Backend, Description, Numerics, Progress, ValueMetadata } from "./model.js";
 export { InferenceSession, type Feeds, type RunOptions, type SessionOptions } from "./session.js";

@@ -2,7 +2,6 @@
 
 import { openCached, store, verify } from "./cache.js";
 import { instantiate, type Build, type Engine } from "./engine.js";
-import { LetheError } from "./errors.js";
 import type { Session, ValueDescription } from "./simd128/lethe.js";
 import type { Source } from "./source.js";
 import { typeOfCode, type TensorType } from "./tensor.js";
@@ -29,7 +28,7 @@ export interface LoadRequest {
   build: Build;
   module: WebAssembly.Module;
   source: Source;
-  backend: Backend | "auto";
+  backend: Backend;
   numerics: Numerics;
   sha256: string | undefined;
   cache: boolean;
@@ -78,12 +77,11 @@ export class Model {
     signal?: AbortSignal,
   ): Promise<Model> {
     const engine = await instantiate(request.build, request.module);
-    const backends = backendsToTry(request.backend, engine);
     const { download, store: keep } = await openCached(
       request.source, request.sha256, request.cache, signal,
     );
     const total = download.length;
-    let bytes = new engine.ModelBytes(total ?? 0);
+    const bytes = new engine.ModelBytes(total ?? 0);
     let loaded = 0;
     try {
       onProgress({ phase: "download", loaded, total });
@@ -107,21 +105,10 @@ export class Model {
       bytes.free();
       throw thrown;
     }
-    const copy = backends.length > 1 ? bytes.copy() : undefined;
-    for (const [i, backend] of backends.entries()) {
-      try {
-        // The engine takes the bytes with it, whether it succeeds or not.
-        const session = await engine.Session.load(bytes, backend, request.numerics);
-        onProgress({ phase: "ready", loaded, total: loaded });
-        return new Model(describe(session, backend, loaded), engine, session);
-      } catch (thrown) {
-        const deviceFailed = (thrown as { code?: string }).code === "LETHE-DEVICE";
-        if (!copy || !deviceFailed || i + 1 === backends.length) throw thrown;
-        bytes = new engine.ModelBytes(copy.length);
-        bytes.push(copy);
-      }
-    }
-    throw new LetheError("LETHE-DEVICE", "no backend");
+    // The engine takes the bytes with it, whether it succeeds or not.
+    const session = await engine.Session.load(bytes, request.backend, request.numerics);
+    onProgress({ phase: "ready", loaded, total: loaded });
+    return new Model(describe(session, request.backend, loaded), engine, session);
   }
 
   /** Runs the model; outputs in the order of `wanted`, or of the model. */
@@ -136,13 +123,6 @@ export class Model {
     this.session.wipe();
     this.session.free();
   }
-}
-
-/** `auto` is WebGPU where both the build and the platform have it, then WebAssembly. */
-function backendsToTry(backend: Backend | "auto", engine: Engine): Backend[] {
-  if (backend !== "auto") return [backend];
-  const hasGpu = typeof navigator === "object" && "gpu" in navigator;
-  return hasGpu && engine.backends().includes("webgpu") ? ["webgpu", "wasm"] : ["wasm"];
 }
 
 function describe(session: Session, backend: Backend, fileBytes: number): Description {

@@ -1,19 +1,20 @@
-import { bestBuild, compile, type Build } from "./engine.js";
+import { bestBuild, compile, hasGpu, type Build } from "./engine.js";
 import { LetheError, toLetheError } from "./errors.js";
 import {
   Model, type Backend, type Description, type LoadRequest, type Numerics, type Progress,
   type ValueMetadata,
 } from "./model.js";
 import { RemoteModel } from "./remote.js";
-import { toSource, type ModelInput } from "./source.js";
+import { toSource, type ModelInput, type Source } from "./source.js";
 import type { Tensor } from "./tensor.js";
 import { fromWire, toWire, type OnnxValue, type WireValue } from "./wire.js";
 
 /** Options of `InferenceSession.create`; an unknown one is an error. */
 export interface SessionOptions {
   /**
-   * Where to compute. `auto`, the default, takes WebGPU where it is to be had and WebAssembly
-   * otherwise; `webgpu` fails with `LETHE-DEVICE` where it is not.
+   * Where to compute. `auto`, the default, takes WebGPU where there is a GPU that can be had, and
+   * WebAssembly otherwise or for reproducible numerics; `webgpu` fails with `LETHE-DEVICE` where
+   * it is not to be had.
    */
   backend?: "auto" | Backend;
   /**
@@ -34,8 +35,8 @@ export interface SessionOptions {
   sha256?: string;
   /** Keeps the model in the browser under its `sha256`, which must be given. */
   cache?: boolean;
-  /** The build of the engine; by default the best that the machine runs. */
-  build?: "auto" | Build;
+  /** The build of the engine for `wasm`; by default the best that the machine runs. */
+  build?: "auto" | "simd128" | "relaxed";
 }
 
 /** Options of `session.run`. */
@@ -79,10 +80,21 @@ export class InferenceSession {
     const { signal, onProgress = () => {}, worker = true } = options;
     try {
       signal?.throwIfAborted();
-      const request = await loadRequest(model, options);
-      signal?.throwIfAborted();
+      const settings = checked(model, options);
       const door = worker ? RemoteModel : Model;
-      return new InferenceSession(await door.load(request, onProgress, signal));
+      const load = async (backend: Backend) => {
+        const request = await loadRequest(settings, backend);
+        signal?.throwIfAborted();
+        return new InferenceSession(await door.load(request, onProgress, signal));
+      };
+      if (settings.backend !== "auto") return await load(settings.backend);
+      if (settings.numerics === "reproducible" || !(await hasGpu())) return await load("wasm");
+      try {
+        return await load("webgpu");
+      } catch (thrown) {
+        if ((thrown as { code?: unknown }).code !== "LETHE-DEVICE") throw thrown;
+        return await load("wasm");
+      }
     } catch (thrown) {
       throw toLetheError(thrown);
     }
@@ -166,26 +178,41 @@ export class InferenceSession {
   }
 }
 
-async function loadRequest(model: ModelInput, options: SessionOptions): Promise<LoadRequest> {
+/** Options that were found to be sound. */
+interface Settings {
+  source: Source;
+  backend: "auto" | Backend;
+  numerics: Numerics;
+  build: "auto" | Build;
+  sha256: string | undefined;
+  cache: boolean;
+}
+
+function checked(model: ModelInput, options: SessionOptions): Settings {
   checkOptions(options, [
     "backend", "numerics", "worker", "onProgress", "signal", "sha256", "cache", "build",
   ]);
   const backend = choice("backend", options.backend ?? "auto", ["auto", "wasm", "webgpu"]);
   const numerics = choice("numerics", options.numerics ?? "fast", ["fast", "reproducible"]);
-  const wantedBuild = choice("build", options.build ?? "auto", ["auto", "simd128", "relaxed"]);
+  const build = choice("build", options.build ?? "auto", ["auto", "simd128", "relaxed"]);
   const sha256 = options.sha256?.toLowerCase();
+  if (backend === "webgpu" && numerics === "reproducible") {
+    throw new LetheError("LETHE-OPTION", "numerics: reproducible needs backend wasm");
+  }
   if (sha256 !== undefined && !/^[0-9a-f]{64}$/.test(sha256)) {
     throw new LetheError("LETHE-OPTION", "sha256: expected 64 hexadecimal digits");
   }
   if (options.cache && !sha256) {
     throw new LetheError("LETHE-OPTION", "cache: needs sha256, the name under which it keeps");
   }
-  const source = toSource(model);
-  const build = wantedBuild === "auto" ? bestBuild() : wantedBuild;
-  return {
-    build, module: await compile(build), source, backend, numerics, sha256,
-    cache: options.cache ?? false,
-  };
+  return { source: toSource(model), backend, numerics, build, sha256, cache: options.cache ?? false };
+}
+
+async function loadRequest(settings: Settings, backend: Backend): Promise<LoadRequest> {
+  const { source, numerics, sha256, cache } = settings;
+  const cpuBuild = () => (settings.build === "auto" ? bestBuild() : settings.build);
+  const build = backend === "webgpu" ? "webgpu" : cpuBuild();
+  return { build, module: await compile(build), source, backend, numerics, sha256, cache };
 }
 
 function isNames(second: RunOptions | readonly string[]): second is readonly string[] {

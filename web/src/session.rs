@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use lethe_engine::session::DeviceChoice;
 use lethe_engine::{DataType, Dim, Numerics, SessionOptions, ValueInfo};
 use wasm_bindgen::JsValue;
 use wasm_bindgen::prelude::wasm_bindgen;
@@ -14,10 +15,19 @@ pub fn version() -> String {
     env!("CARGO_PKG_VERSION").into()
 }
 
-/// The backends of this build, as [`Session::load`] takes them.
-#[wasm_bindgen]
-pub fn backends() -> Vec<String> {
-    vec!["wasm".into()]
+/// The device of a backend.
+async fn device(backend: &str) -> Result<DeviceChoice, Failure> {
+    match backend {
+        "wasm" => Ok(DeviceChoice::Cpu),
+        #[cfg(feature = "webgpu")]
+        "webgpu" => {
+            let gpu = lethe_engine::device::webgpu::WebGpu::request().await?;
+            Ok(DeviceChoice::WebGpu(std::sync::Arc::new(gpu)))
+        }
+        other => Err(Failure::device(format!(
+            "device {other}: this build does not have it"
+        ))),
+    }
 }
 
 /// A model that can be run.
@@ -26,7 +36,8 @@ pub struct Session(lethe_engine::Session);
 
 #[wasm_bindgen]
 impl Session {
-    /// Loads a model for `backend` (one of [`backends`]) with `numerics` `fast` or `reproducible`.
+    /// Loads a model for `backend`, `wasm` or (in a build that has it) `webgpu`, with `numerics`
+    /// `fast` or `reproducible`.
     ///
     /// # Errors
     /// Where the model is invalid or unsupported (the engine's code), the backend is not to be had
@@ -36,12 +47,6 @@ impl Session {
         backend: String,
         numerics: String,
     ) -> Result<Session, Failure> {
-        if !backends().contains(&backend) {
-            return Err(Failure::device(format!(
-                "device {backend}: this build has only {}",
-                backends().join(", ")
-            )));
-        }
         let numerics = match numerics.as_str() {
             "fast" => Numerics::Fast,
             "reproducible" => Numerics::Reproducible,
@@ -53,6 +58,7 @@ impl Session {
         };
         let options = SessionOptions {
             numerics,
+            device: device(&backend).await?,
             ..SessionOptions::default()
         };
         Ok(Self(lethe_engine::Session::load(
@@ -77,7 +83,7 @@ impl Session {
         let wanted: Option<Vec<&str>> = wanted
             .as_ref()
             .map(|names| names.iter().map(String::as_str).collect());
-        let outputs = self.0.run_with(&inputs, wanted.as_deref(), None)?;
+        let outputs = self.0.run_async(&inputs, wanted.as_deref(), None).await?;
         Ok(outputs.into_iter().map(|(_, value)| Value(value)).collect())
     }
 
