@@ -7,6 +7,8 @@
  * The command line of wasm-bindgen is that of the version in Cargo.lock: the one in
  * target/tools/bin or in PATH, otherwise it is installed into target/tools.
  *
+ * `node web/build.mjs relaxed` makes only that build again, to try something out.
+ *
  * Prints the size of each build's WebAssembly, raw and compressed with brotli, and leaves the
  * figures in `pkg/sizes.json` for the site.
  */
@@ -96,13 +98,18 @@ if (!existsSync(join(WEB, "node_modules"))) {
   console.error("run `npm ci` in web first");
   process.exit(2);
 }
-await rm(PKG, { recursive: true, force: true });
-await mkdir(PKG);
+const chosen = process.argv.slice(2);
+const sizesFile = join(PKG, "sizes.json");
+if (chosen.length === 0) await rm(PKG, { recursive: true, force: true });
+await mkdir(PKG, { recursive: true });
 const bindgen = await wasmBindgen();
-const sizes = {};
-for (const build of BUILDS) sizes[build.name] = await buildWasm(build, bindgen);
+const sizes = existsSync(sizesFile) ? JSON.parse(await readFile(sizesFile, "utf8")) : {};
+for (const build of BUILDS) {
+  if (chosen.length > 0 && !chosen.includes(build.name)) continue;
+  sizes[build.name] = await buildWasm(build, bindgen);
+}
 run(process.execPath, [join(WEB, "node_modules", "typescript", "bin", "tsc"), "--project", WEB]);
-await writeFile(join(PKG, "sizes.json"), `${JSON.stringify(sizes)}\n`);
+await writeFile(sizesFile, `${JSON.stringify(sizes)}\n`);
 for (const [name, { rawBytes, brotliBytes }] of Object.entries(sizes)) {
   console.log(`${name}: ${rawBytes} bytes of wasm, ${brotliBytes} with brotli`);
 }

@@ -7,7 +7,7 @@
  */
 export { clearModelCache } from "./cache.js";
 export { LetheError } from "./errors.js";
-export type { Backend, Description, Numerics, Progress, ValueMetadata } from "./model.js";
+export type { Backend, Description, Numerics, Placement, Progress, ValueMetadata } from "./model.js";
 export { InferenceSession, type Feeds, type RunOptions, type SessionOptions } from "./session.js";
 export type { ModelInput } from "./source.js";
 export { Tensor, type TensorData, type TensorInput, type TensorType } from "./tensor.js";

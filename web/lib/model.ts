@@ -2,7 +2,7 @@
 
 import { openCached, store, verify } from "./cache.js";
 import { instantiate, type Build, type Engine } from "./engine.js";
-import type { Session, ValueDescription } from "./simd128/lethe.js";
+import type { Session, Value, ValueDescription } from "./simd128/lethe.js";
 import type { Source } from "./source.js";
 import { typeOfCode, type TensorType } from "./tensor.js";
 import { fromEngine, toEngine, type WireValue } from "./wire.js";
@@ -62,6 +62,17 @@ export interface Description {
   weightBytes: number;
 }
 
+/** Where a step of the plan runs. */
+export interface Placement {
+  /** The node's name. */
+  node: string;
+  /** The operator's type, such as `Conv`. */
+  operator: string;
+  device: "cpu" | "webgpu";
+  /** Why it runs on the CPU, where another device was asked for. */
+  reason: string | undefined;
+}
+
 /** A loaded model in this thread. */
 export class Model {
   private constructor(
@@ -113,15 +124,26 @@ export class Model {
 
   /** Runs the model; outputs in the order of `wanted`, or of the model. */
   async run(feeds: [string, WireValue][], wanted: string[] | undefined): Promise<WireValue[]> {
-    const values = feeds.map(([, wire]) => toEngine(this.engine, wire));
-    const names = feeds.map(([name]) => name);
-    return (await this.session.run(names, values, wanted)).map(fromEngine);
+    return (await this.session.run(...this.#inputs(feeds), wanted)).map(fromEngine);
+  }
+
+  /** Where each step that runs on data would run for such inputs. */
+  async placement(feeds: [string, WireValue][]): Promise<Placement[]> {
+    return this.session.placement(...this.#inputs(feeds)).map((step) => {
+      const { node, operator, device, reason } = step;
+      step.free();
+      return { node, operator, device: device as Placement["device"], reason };
+    });
   }
 
   /** Overwrites what runs left in memory, and frees the model. */
   release(): void {
     this.session.wipe();
     this.session.free();
+  }
+
+  #inputs(feeds: [string, WireValue][]): [string[], Value[]] {
+    return [feeds.map(([name]) => name), feeds.map(([, wire]) => toEngine(this.engine, wire))];
   }
 }
 

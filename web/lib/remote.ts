@@ -2,7 +2,7 @@
 
 import { LetheError, type ErrorRecord } from "./errors.js";
 import type { Answer, Request } from "./messages.js";
-import type { Description, LoadRequest, Progress } from "./model.js";
+import type { Description, LoadRequest, Placement, Progress } from "./model.js";
 import { startWorker, type WorkerHandle } from "./platform.js";
 import type { WireValue } from "./wire.js";
 
@@ -35,25 +35,36 @@ export class RemoteModel {
     return model;
   }
 
-  /** Runs the model, after the runs that were asked for before. */
-  run(
+  /** Runs the model, after what was asked for before. */
+  async run(
     feeds: [string, WireValue][],
     wanted: string[] | undefined,
     signal?: AbortSignal,
   ): Promise<WireValue[]> {
-    const run = this.#queue.then(async () => {
-      signal?.throwIfAborted();
-      if (!this.#worker) await this.#restart(signal);
-      const answer = await this.#ask({ run: { feeds, wanted } }, signal);
-      return (answer as { outputs: WireValue[] }).outputs;
-    });
-    this.#queue = run.catch(() => {});
-    return signal ? Promise.race([run, aborted(signal, run)]) : run;
+    const answer = await this.#inTurn({ run: { feeds, wanted } }, signal);
+    return (answer as { outputs: WireValue[] }).outputs;
+  }
+
+  /** Where each step that runs on data would run for such inputs. */
+  async placement(feeds: [string, WireValue][]): Promise<Placement[]> {
+    const answer = await this.#inTurn({ place: { feeds } });
+    return (answer as { placement: Placement[] }).placement;
   }
 
   /** Ends the worker: all its memory is gone. */
   release(): void {
     this.#stop();
+  }
+
+  /** Does a request after those before, in a new worker if the last one has ended. */
+  #inTurn(request: Request, signal?: AbortSignal): Promise<Answer> {
+    const turn = this.#queue.then(async () => {
+      signal?.throwIfAborted();
+      if (!this.#worker) await this.#restart(signal);
+      return this.#ask(request, signal);
+    });
+    this.#queue = turn.catch(() => {});
+    return signal ? Promise.race([turn, aborted(signal, turn)]) : turn;
   }
 
   async #start(onProgress: (progress: Progress) => void, signal?: AbortSignal): Promise<Description> {
@@ -123,13 +134,13 @@ export class RemoteModel {
   }
 }
 
-/** Rejects with the signal's reason, so that a run that still waits for its turn is given up. */
-function aborted(signal: AbortSignal, run: Promise<unknown>): Promise<never> {
+/** Rejects with the signal's reason, so that a request that still waits for its turn is given up. */
+function aborted(signal: AbortSignal, turn: Promise<unknown>): Promise<never> {
   return new Promise((_, reject) => {
     const abort = () => reject(signal.reason);
     if (signal.aborted) return abort();
     signal.addEventListener("abort", abort);
     const forget = () => signal.removeEventListener("abort", abort);
-    run.then(forget, forget);
+    turn.then(forget, forget);
   });
 }

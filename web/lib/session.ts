@@ -1,8 +1,8 @@
 import { bestBuild, compile, hasGpu, type Build } from "./engine.js";
 import { LetheError, toLetheError } from "./errors.js";
 import {
-  Model, type Backend, type Description, type LoadRequest, type Numerics, type Progress,
-  type ValueMetadata,
+  Model, type Backend, type Description, type LoadRequest, type Numerics, type Placement,
+  type Progress, type ValueMetadata,
 } from "./model.js";
 import { RemoteModel } from "./remote.js";
 import { toSource, type ModelInput, type Source } from "./source.js";
@@ -150,9 +150,7 @@ export class InferenceSession {
     if (this.#released) throw new LetheError("LETHE-RELEASED", "the session was released");
     const { signal, outputs } = options;
     signal?.throwIfAborted();
-    const wire = Object.entries(feeds).map(([name, value]): [string, WireValue] => [
-      name, toWire(name, value),
-    ]);
+    const wire = toWires(feeds);
     this.#pending += 1;
     try {
       const values = await this.#model.run(wire, outputs && [...outputs], signal);
@@ -169,6 +167,19 @@ export class InferenceSession {
     }
   }
 
+  /**
+   * Where each step that runs on data would run for inputs of these shapes: with `webgpu`, which
+   * ones fall back to the CPU, and why.
+   */
+  async placement(feeds: Feeds): Promise<Placement[]> {
+    if (this.#released) throw new LetheError("LETHE-RELEASED", "the session was released");
+    try {
+      return await this.#model.placement(toWires(feeds));
+    } catch (thrown) {
+      throw toLetheError(thrown);
+    }
+  }
+
   /** Waits for the runs under way, then frees the model; what runs left in memory is overwritten. */
   async release(): Promise<void> {
     if (this.#released) return;
@@ -176,6 +187,10 @@ export class InferenceSession {
     if (this.#pending > 0) await new Promise<void>((resolve) => (this.#idle = resolve));
     this.#model.release();
   }
+}
+
+function toWires(feeds: Feeds): [string, WireValue][] {
+  return Object.entries(feeds).map(([name, value]) => [name, toWire(name, value)]);
 }
 
 /** Options that were found to be sound. */

@@ -14,6 +14,7 @@ async function answer(request: Request): Promise<Answer> {
     return { loaded: model.description };
   }
   if (!model) throw new Error("a run before a load");
+  if ("place" in request) return { placement: await model.placement(request.place.feeds) };
   return { outputs: await model.run(request.run.feeds, request.run.wanted) };
 }
 

@@ -16,5 +16,5 @@ mod value;
 
 pub use failure::Failure;
 pub use model_bytes::ModelBytes;
-pub use session::{Session, ValueDescription, version};
+pub use session::{Session, StepPlacement, ValueDescription, version};
 pub use value::Value;

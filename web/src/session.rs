@@ -78,13 +78,34 @@ impl Session {
         values: Vec<Value>,
         wanted: Option<Vec<String>>,
     ) -> Result<Vec<Value>, Failure> {
-        let values = values.into_iter().map(|v| v.0);
-        let inputs: Vec<_> = names.iter().map(String::as_str).zip(values).collect();
+        let inputs = inputs(&names, values);
         let wanted: Option<Vec<&str>> = wanted
             .as_ref()
             .map(|names| names.iter().map(String::as_str).collect());
         let outputs = self.0.run_async(&inputs, wanted.as_deref(), None).await?;
         Ok(outputs.into_iter().map(|(_, value)| Value(value)).collect())
+    }
+
+    /// Where each step that runs on data would run for such inputs.
+    ///
+    /// # Errors
+    /// As [`Session::run`].
+    pub fn placement(
+        &self,
+        names: Vec<String>,
+        values: Vec<Value>,
+    ) -> Result<Vec<StepPlacement>, Failure> {
+        let steps = &self.0.plan().steps;
+        let devices = self.0.devices(&inputs(&names, values))?;
+        Ok(devices
+            .into_iter()
+            .map(|place| StepPlacement {
+                node: steps[place.step].name.name.clone(),
+                operator: steps[place.step].name.op_type.clone(),
+                device: place.device.into(),
+                reason: place.reason,
+            })
+            .collect())
     }
 
     /// What the inputs must be, in the model's order.
@@ -140,6 +161,19 @@ impl Session {
     }
 }
 
+/// Where a step of the plan runs.
+#[wasm_bindgen(getter_with_clone)]
+pub struct StepPlacement {
+    /// The node's name.
+    pub node: String,
+    /// The operator's type, such as `Conv`.
+    pub operator: String,
+    /// The device's name: `cpu` or `webgpu`.
+    pub device: String,
+    /// Why it runs on the CPU, where another device was asked for.
+    pub reason: Option<String>,
+}
+
 /// Name and type of an input or output.
 #[wasm_bindgen]
 pub struct ValueDescription(ValueInfo);
@@ -179,6 +213,12 @@ impl ValueDescription {
             })
             .collect()
     }
+}
+
+/// The engine's named inputs.
+fn inputs(names: &[String], values: Vec<Value>) -> Vec<(&str, lethe_engine::Value)> {
+    let values = values.into_iter().map(|v| v.0);
+    names.iter().map(String::as_str).zip(values).collect()
 }
 
 fn describe(infos: &[ValueInfo]) -> Vec<ValueDescription> {

@@ -148,8 +148,11 @@ try {
         showNothing();
         pad.onchange(pad.strokes);
       }
+      const row = element(`time-${id}`);
+      if (session.backend === "webgpu") {
+        reader.onGpu(id).then((words) => (row.querySelector("span").textContent = words));
+      }
       if (session instanceof Error) {
-        const row = element(`time-${id}`);
         row.classList.add("absent");
         row.querySelector("td").textContent = "not here";
         row.querySelector("span").textContent = session.message;

@@ -66,6 +66,14 @@ export class Reader {
     return { milliseconds: times[TIMED_RUNS >> 1], digit };
   }
 
+  /** How many of the steps run on the GPU, in words. */
+  async onGpu(id) {
+    const input = new Tensor("float32", new Float32Array(784), [1, 1, 28, 28]);
+    const steps = await this.#sessions.get(id).placement({ input });
+    const there = steps.filter(({ device }) => device === "webgpu").length;
+    return `${there} of ${steps.length} steps on the graphics processor`;
+  }
+
   async #logits(id, pixels) {
     const input = new Tensor("float32", pixels, [1, 1, 28, 28]);
     const { logits } = await this.#sessions.get(id).run({ input });
