@@ -9,29 +9,45 @@ use crate::error::OpError;
 use crate::graph::Attributes;
 use crate::operator::Operator;
 
+mod activations;
+mod arithmetic;
 mod axes;
+mod bias_gelu;
+mod binary;
 mod broadcasting;
 #[cfg(test)]
 mod case;
 mod cast;
+mod clip;
+mod comparisons;
 mod concat;
 mod constant_of_shape;
+mod dropout;
+mod element_types;
 mod expand;
 mod fused;
 mod gather;
 mod gemm;
 mod identity;
+mod logic;
 mod matmul;
 mod pad;
+mod pow;
+mod predicates;
+mod prelu;
 mod range;
+mod real_functions;
 mod rearrange;
 mod reshape;
 mod select;
 mod shape;
+mod shrink;
+mod signs;
 mod slice;
 mod split;
 mod squeeze;
 mod trilu;
+mod variadic;
 
 /// The long name of ONNX's default domain.
 pub const ONNX_DOMAIN: &str = "ai.onnx";
@@ -69,6 +85,80 @@ macro_rules! operators {
 #[rustfmt::skip]
 operators! {
     // domain    type               since  implementation
+    // -- functions of one element
+    ("ai.onnx", "Acos",                7, real_functions::Acos),
+    ("ai.onnx", "Asin",                7, real_functions::Asin),
+    ("ai.onnx", "Atan",                7, real_functions::Atan),
+    ("ai.onnx", "Cos",                 7, real_functions::Cos),
+    ("ai.onnx", "Sin",                 7, real_functions::Sin),
+    ("ai.onnx", "Tan",                 7, real_functions::Tan),
+    ("ai.onnx", "Acosh",               9, real_functions::Acosh),
+    ("ai.onnx", "Asinh",               9, real_functions::Asinh),
+    ("ai.onnx", "Atanh",               9, real_functions::Atanh),
+    ("ai.onnx", "Cosh",                9, real_functions::Cosh),
+    ("ai.onnx", "Sinh",                9, real_functions::Sinh),
+    ("ai.onnx", "Erf",                 9, real_functions::Erf),
+    ("ai.onnx", "Ceil",                1, real_functions::Ceil),
+    ("ai.onnx", "Exp",                 1, real_functions::Exp),
+    ("ai.onnx", "Floor",               1, real_functions::Floor),
+    ("ai.onnx", "Log",                 1, real_functions::Log),
+    ("ai.onnx", "Reciprocal",          1, real_functions::Reciprocal),
+    ("ai.onnx", "Sigmoid",             1, real_functions::Sigmoid),
+    ("ai.onnx", "Softplus",            1, real_functions::Softplus),
+    ("ai.onnx", "Softsign",            1, real_functions::Softsign),
+    ("ai.onnx", "Sqrt",                1, real_functions::Sqrt),
+    ("ai.onnx", "Tanh",                1, real_functions::Tanh),
+    ("ai.onnx", "Round",              11, real_functions::Round),
+    ("ai.onnx", "HardSwish",          14, real_functions::HardSwish),
+    ("ai.onnx", "Mish",               18, real_functions::Mish),
+    ("ai.onnx", "Celu",               12, activations::Celu),
+    ("ai.onnx", "Elu",                 1, activations::Elu),
+    ("ai.onnx", "Gelu",               20, activations::Gelu),
+    ("ai.onnx", "HardSigmoid",         1, activations::HardSigmoid),
+    ("ai.onnx", "LeakyRelu",           1, activations::LeakyRelu),
+    ("ai.onnx", "Selu",                1, activations::Selu),
+    ("ai.onnx", "Swish",              24, activations::Swish),
+    ("ai.onnx", "ThresholdedRelu",    10, activations::ThresholdedRelu),
+    ("com.microsoft", "Gelu",                1, activations::Gelu),
+    ("com.microsoft", "QuickGelu",           1, activations::QuickGelu),
+    ("com.microsoft", "BiasGelu",            1, bias_gelu::BiasGelu),
+    ("com.microsoft", "FastGelu",            1, bias_gelu::FastGelu),
+    ("ai.onnx", "Abs",                 1, signs::Abs),
+    ("ai.onnx", "BitwiseNot",         18, signs::BitwiseNot),
+    ("ai.onnx", "Neg",                 1, signs::Neg),
+    ("ai.onnx", "Relu",                1, signs::Relu),
+    ("ai.onnx", "Sign",                9, signs::Sign),
+    ("ai.onnx", "Clip",                1, clip::Clip),
+    ("ai.onnx", "PRelu",               1, prelu::PRelu),
+    ("ai.onnx", "Shrink",              9, shrink::Shrink),
+    ("ai.onnx", "IsInf",              10, predicates::IsInf),
+    ("ai.onnx", "IsNaN",               9, predicates::IsNaN),
+    ("ai.onnx", "Not",                 1, predicates::Not),
+    ("ai.onnx", "Identity",            1, identity::Identity),
+    ("ai.onnx", "Dropout",             1, dropout::Dropout),
+    // -- functions of several elements
+    ("ai.onnx", "Add",                 1, arithmetic::Add),
+    ("ai.onnx", "Div",                 1, arithmetic::Div),
+    ("ai.onnx", "Mod",                10, arithmetic::Mod),
+    ("ai.onnx", "Mul",                 1, arithmetic::Mul),
+    ("ai.onnx", "Sub",                 1, arithmetic::Sub),
+    ("ai.onnx", "Pow",                 1, pow::Pow),
+    ("ai.onnx", "Equal",               1, comparisons::Equal),
+    ("ai.onnx", "Greater",             1, comparisons::Greater),
+    ("ai.onnx", "GreaterOrEqual",     12, comparisons::GreaterOrEqual),
+    ("ai.onnx", "Less",                1, comparisons::Less),
+    ("ai.onnx", "LessOrEqual",        12, comparisons::LessOrEqual),
+    ("ai.onnx", "And",                 1, logic::And),
+    ("ai.onnx", "Or",                  1, logic::Or),
+    ("ai.onnx", "Xor",                 1, logic::Xor),
+    ("ai.onnx", "BitShift",           11, logic::BitShift),
+    ("ai.onnx", "BitwiseAnd",         18, logic::BitwiseAnd),
+    ("ai.onnx", "BitwiseOr",          18, logic::BitwiseOr),
+    ("ai.onnx", "BitwiseXor",         18, logic::BitwiseXor),
+    ("ai.onnx", "Max",                 1, variadic::Max),
+    ("ai.onnx", "Mean",                1, variadic::Mean),
+    ("ai.onnx", "Min",                 1, variadic::Min),
+    ("ai.onnx", "Sum",                 1, variadic::Sum),
     // -- generators
     ("ai.onnx", "ConstantOfShape",     9, constant_of_shape::ConstantOfShape),
     // -- matrix products
@@ -88,7 +178,6 @@ operators! {
     ("ai.onnx", "Gather",              1, gather::Gather),
     ("ai.onnx", "GatherElements",     11, gather::GatherElements),
     ("ai.onnx", "GatherND",           11, gather::GatherNd),
-    ("ai.onnx", "Identity",            1, identity::Identity),
     ("ai.onnx", "Pad",                 1, pad::PadFirst),
     ("ai.onnx", "Pad",                 2, pad::PadAttributes),
     ("ai.onnx", "Pad",                11, pad::Pad),

@@ -1,5 +1,4 @@
-//! Element-wise kernels: one input ([`map`]), two with broadcasting ([`zip`]), and selection
-//! ([`select`]).
+//! Element-wise kernels: one input ([`map`]), two with broadcasting ([`zip`]).
 //!
 //! All of them work block by block, with blocks that stay in the first-level cache: an operand
 //! that is broadcast, stored as a 16-bit float, or about to be overwritten is first laid out as a
@@ -10,7 +9,6 @@ use crate::kernels::env::Env;
 
 mod binary;
 mod expansion;
-mod select;
 #[cfg(test)]
 mod tests;
 mod unary;
@@ -20,7 +18,6 @@ pub use binary::{
     bits, compare, logic, zip,
 };
 pub use expansion::{Expansion, broadcast_shape};
-pub use select::{Spread, select};
 pub use unary::{Unary, map, map_doubles, map_plain};
 
 /// Elements of a block.

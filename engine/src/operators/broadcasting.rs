@@ -5,6 +5,7 @@
 use crate::error::OpError;
 use crate::graph::dimension::display_dims;
 use crate::graph::{Dim, Dims};
+use crate::operator::InferContext;
 use crate::tensor::{Shape, row_major_strides};
 
 /// The shape that all of `shapes` broadcast to.
@@ -24,6 +25,15 @@ pub(super) fn broadcast_dims(shapes: &[&[Dim]]) -> Result<Dims, OpError> {
         }
     }
     Ok(result)
+}
+
+/// [`broadcast_dims`] of all inputs that are present, `None` where a rank is not known.
+///
+/// # Errors
+/// When they do not fit each other.
+pub(super) fn broadcast_inputs(inputs: &InferContext<'_>) -> Result<Option<Dims>, OpError> {
+    let dims: Option<Vec<&[Dim]>> = inputs.present().map(|input| input.dims).collect();
+    dims.map(|dims| broadcast_dims(&dims)).transpose()
 }
 
 /// The size of an axis that two sizes broadcast to, `None` where they do not.

@@ -504,7 +504,7 @@ pub enum Bits {
     Xor,
     /// `a << b`; zero where `b` is as large as the width.
     ShiftLeft,
-    /// `a >> b`; zero where `b` is as large as the width.
+    /// `a >> b`, filled with the sign; nothing but the sign where `b` is as large as the width.
     ShiftRight,
 }
 
@@ -518,20 +518,22 @@ macro_rules! bit_patterns {
     ($($t:ty),*) => {$(
         impl BitPattern for $t {
             fn function(function: Bits) -> BinaryFunction<$t, $t> {
-                /// A shift by `count`, zero where it is not below the width.
-                fn shift(a: $t, count: $t, by: fn($t, u32) -> Option<$t>) -> $t {
-                    u32::try_from(count).ok().and_then(|count| by(a, count)).unwrap_or(0)
+                fn left(a: $t, count: $t) -> $t {
+                    let count = u32::try_from(count).ok();
+                    count.and_then(|count| a.checked_shl(count)).unwrap_or(0)
+                }
+                fn right(a: $t, count: $t) -> $t {
+                    let count = u32::try_from(count).ok();
+                    // In 128 bits all that is left of the highest bit is the sign.
+                    let sign = (a as i128 >> 127) as $t;
+                    count.and_then(|count| a.checked_shr(count)).unwrap_or(sign)
                 }
                 match function {
                     Bits::And => |_, a, b, y| Zip { a, b, y, f: |a, b| a & b }.each(),
                     Bits::Or => |_, a, b, y| Zip { a, b, y, f: |a, b| a | b }.each(),
                     Bits::Xor => |_, a, b, y| Zip { a, b, y, f: |a, b| a ^ b }.each(),
-                    Bits::ShiftLeft => |_, a, b, y| {
-                        Zip { a, b, y, f: |a, b| shift(a, b, <$t>::checked_shl) }.each();
-                    },
-                    Bits::ShiftRight => |_, a, b, y| {
-                        Zip { a, b, y, f: |a, b| shift(a, b, <$t>::checked_shr) }.each();
-                    },
+                    Bits::ShiftLeft => |_, a, b, y| Zip { a, b, y, f: left }.each(),
+                    Bits::ShiftRight => |_, a, b, y| Zip { a, b, y, f: right }.each(),
                 }
             }
         }

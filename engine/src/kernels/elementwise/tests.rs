@@ -242,25 +242,6 @@ fn any_byte_but_zero_is_true() {
     assert_eq!(bytes(Logic::Equal), [0, 1, 0, 1]);
 }
 
-#[test]
-fn select_takes_from_both_sides() {
-    let (shape, condition_shape) = ([3usize, 700], [3usize, 1]);
-    let a: Vec<u16> = (0..2100).collect();
-    let condition = [Bool(1), Bool(0), Bool(7)];
-    let mut y = vec![0; 2100];
-    select(
-        &Env::new(),
-        (&condition, &Expansion::new(&condition_shape, &shape)),
-        (&a, &Expansion::new(&shape, &shape)),
-        (&[9], &Expansion::new(&[], &shape)),
-        &mut y,
-    );
-    let want: Vec<u16> = (0..2100)
-        .map(|i| if i / 700 == 1 { 9 } else { i })
-        .collect();
-    assert_eq!(y, want);
-}
-
 /// Functions whose vector form is not among those of `vector_math`, and parameters.
 #[test]
 fn vector_form_agrees_with_the_double_form() {
