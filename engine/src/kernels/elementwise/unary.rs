@@ -221,11 +221,16 @@ impl Kernel for Map<'_> {
     type Output = ();
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
-        let Some(x) = self.x else {
-            return self.function.apply(isa, self.y);
+        // One call of `apply`, in which all functions are compiled in.
+        let block = if self.x.is_some() {
+            BLOCK
+        } else {
+            self.y.len().max(1)
         };
-        for (y, x) in self.y.chunks_mut(BLOCK).zip(x.chunks(BLOCK)) {
-            y.copy_from_slice(x);
+        for (i, y) in self.y.chunks_mut(block).enumerate() {
+            if let Some(x) = self.x {
+                y.copy_from_slice(&x[i * BLOCK..][..y.len()]);
+            }
             self.function.apply(isa, y);
         }
     }
