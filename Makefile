@@ -1,5 +1,5 @@
 # The whole repository in a few words. `make help` lists them.
-.PHONY: help build test check models operator clean
+.PHONY: help build package site test check models operator clean
 .DEFAULT_GOAL := help
 
 help:            ## this list
@@ -7,6 +7,12 @@ help:            ## this list
 
 build:           ## the `lethe` program, at target/release/lethe, with its guests inside
 	cargo build --release --package lethe-host --bin lethe
+
+package:         ## the npm package, in web/pkg
+	cd web && { [ -d node_modules ] || npm ci --no-audit --no-fund; } && node build.mjs
+
+site: package    ## the site, in www/dist; `npm start` in www shows it
+	cd www && { [ -d node_modules ] || npm ci --no-audit --no-fund; } && node build.mjs
 
 test:            ## installs what the tests need, runs them all, ends with `N passed, N failed`
 	python3 scripts/test.py

@@ -275,16 +275,31 @@ NEON = Suite(
 )
 
 OPEN_MODELS = ["squeezenet1_1", "mobilenet_v2", "resnet18", "bert_base", "gpt2_small"]
+LAVAPIPE = debian("mesa-vulkan-drivers", "usr/share/vulkan/icd.d/lvp_icd*.json")
+CHROMIUM = debian("chromium", "chromium")
 
 SUITES = [
     Suite("models", "embedded models: accuracy and size", [python_packages],
           ["bash", "scripts/check_models.sh"], last_line_counts),
-    Suite("engine", "engine, native, at every kernel level of this machine", [],
-          cargo_test("-p", "lethe-engine"), rust_counts),
+    Suite("engine", "engine, native, every kernel level of this machine; WebGPU in software", [LAVAPIPE],
+          cargo_test("-p", "lethe-engine", "--features", "webgpu"), rust_counts),
     engine_in_wasm("wasm", "engine in wasm without SIMD", "-simd128"),
     engine_in_wasm("simd128", "engine in wasm with SIMD128", "+simd128"),
     engine_in_wasm("relaxed", "engine in wasm with relaxed SIMD", "+simd128,+relaxed-simd"),
     NEON,
+    Suite("host", "command line and sandbox host", [],
+          cargo_test("-p", "lethe-host"), rust_counts, limit_minutes=30),
+    Suite("web-bindings", "wasm-bindgen bindings in headless Chromium",
+          [wasm_bindgen, CHROMIUM, debian("chromium-driver", "chromedriver")],
+          cargo_test("-p", "lethe-web", "--target", "wasm32-unknown-unknown"), rust_counts,
+          {
+              "CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_RUNNER": str(TOOLS / "bin/wasm-bindgen-test-runner"),
+              "CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_RUSTFLAGS": "-C target-feature=+simd128",
+              "CHROMEDRIVER": shutil.which("chromedriver") or "/usr/bin/chromedriver",
+              "WASM_BINDGEN_USE_BROWSER": "1",
+          }),
+    Suite("web-package", "npm package in Node", [npm_packages("web"), wasm_bindgen, make("package")],
+          ["npm", "test"], node_counts, folder="web"),
 ]
 
 
