@@ -291,7 +291,8 @@ SUITES = [
           cargo_test("-p", "lethe-host"), rust_counts, limit_minutes=30),
     Suite("web-bindings", "wasm-bindgen bindings in headless Chromium",
           [wasm_bindgen, CHROMIUM, debian("chromium-driver", "chromedriver")],
-          cargo_test("-p", "lethe-web", "--target", "wasm32-unknown-unknown"), rust_counts,
+          # Its runner does not know --show-output.
+          cargo_test("-p", "lethe-web", "--target", "wasm32-unknown-unknown")[:-2], rust_counts,
           {
               "CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_RUNNER": str(TOOLS / "bin/wasm-bindgen-test-runner"),
               "CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_RUSTFLAGS": "-C target-feature=+simd128",
@@ -300,6 +301,10 @@ SUITES = [
           }),
     Suite("web-package", "npm package in Node", [npm_packages("web"), wasm_bindgen, make("package")],
           ["npm", "test"], node_counts, folder="web"),
+    Suite("browser", "the site and the models in headless Chromium, wasm and WebGPU",
+          [npm_packages("web"), npm_packages("www"), npm_packages("tests/browser"), wasm_bindgen,
+           CHROMIUM, make("site")],
+          ["node", "tests/browser/run.mjs"], last_line_counts),
 ]
 
 
