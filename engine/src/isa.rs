@@ -204,6 +204,9 @@ pub trait Isa: Copy + Send + Sync + 'static {
     /// To the nearest integer, ties to even.
     fn round_even(self, a: Self::F32) -> Self::F32;
 
+    /// The elements with even and with odd index of `a` followed by `b`.
+    fn deinterleave(self, a: Self::F32, b: Self::F32) -> (Self::F32, Self::F32);
+
     /// `a < b`.
     fn lt(self, a: Self::F32, b: Self::F32) -> Self::Mask;
     /// `a <= b`.

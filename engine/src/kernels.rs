@@ -13,6 +13,7 @@ pub mod gemm;
 pub mod half_precision;
 pub mod integer_gemm;
 pub mod plain_product;
+pub mod pooling;
 pub mod scratch;
 pub mod threads;
 pub mod vector_math;

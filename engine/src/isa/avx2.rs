@@ -89,6 +89,15 @@ impl Isa for Avx2 {
         fn sqrt(self, a: __m256) -> __m256 = _mm256_sqrt_ps(a);
         fn mul_add(self, a: __m256, b: __m256, c: __m256) -> __m256 = _mm256_fmadd_ps(a, b, c);
         fn neg_mul_add(self, a: __m256, b: __m256, c: __m256) -> __m256 = _mm256_fnmadd_ps(a, b, c);
+        fn deinterleave(self, a: __m256, b: __m256) -> (__m256, __m256) = {
+            // Within 128-bit halves, then the 64-bit quarters into order.
+            let even = _mm256_castps_pd(_mm256_shuffle_ps::<0b10_00_10_00>(a, b));
+            let odd = _mm256_castps_pd(_mm256_shuffle_ps::<0b11_01_11_01>(a, b));
+            (
+                _mm256_castpd_ps(_mm256_permute4x64_pd::<0b11_01_10_00>(even)),
+                _mm256_castpd_ps(_mm256_permute4x64_pd::<0b11_01_10_00>(odd)),
+            )
+        };
         fn floor(self, a: __m256) -> __m256 = _mm256_floor_ps(a);
         fn ceil(self, a: __m256) -> __m256 = _mm256_ceil_ps(a);
         fn trunc(self, a: __m256) -> __m256 =

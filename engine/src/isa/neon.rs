@@ -68,6 +68,8 @@ impl Isa for Neon {
             vfmaq_f32(c, a, b);
         fn neg_mul_add(self, a: float32x4_t, b: float32x4_t, c: float32x4_t) -> float32x4_t =
             vfmsq_f32(c, a, b);
+        fn deinterleave(self, a: float32x4_t, b: float32x4_t) -> (float32x4_t, float32x4_t) =
+            (vuzp1q_f32(a, b), vuzp2q_f32(a, b));
         fn floor(self, a: float32x4_t) -> float32x4_t = vrndmq_f32(a);
         fn ceil(self, a: float32x4_t) -> float32x4_t = vrndpq_f32(a);
         fn trunc(self, a: float32x4_t) -> float32x4_t = vrndq_f32(a);

@@ -61,6 +61,7 @@ impl Isa for Scalar {
         fn sqrt(a: f32) -> f32 = a.sqrt();
         fn mul_add(a: f32, b: f32, c: f32) -> f32 = a * b + c;
         fn neg_mul_add(a: f32, b: f32, c: f32) -> f32 = c - a * b;
+        fn deinterleave(a: f32, b: f32) -> (f32, f32) = (a, b);
         fn floor(a: f32) -> f32 = a.floor();
         fn ceil(a: f32) -> f32 = a.ceil();
         fn trunc(a: f32) -> f32 = a.trunc();

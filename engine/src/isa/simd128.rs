@@ -59,6 +59,8 @@ impl Isa for Simd128 {
         fn neg(self, a: v128) -> v128 = f32x4_neg(a);
         fn abs(self, a: v128) -> v128 = f32x4_abs(a);
         fn sqrt(self, a: v128) -> v128 = f32x4_sqrt(a);
+        fn deinterleave(self, a: v128, b: v128) -> (v128, v128) =
+            (i32x4_shuffle::<0, 2, 4, 6>(a, b), i32x4_shuffle::<1, 3, 5, 7>(a, b));
         fn floor(self, a: v128) -> v128 = f32x4_floor(a);
         fn ceil(self, a: v128) -> v128 = f32x4_ceil(a);
         fn trunc(self, a: v128) -> v128 = f32x4_trunc(a);

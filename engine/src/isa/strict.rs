@@ -99,6 +99,7 @@ impl<I: Isa> Isa for Strict<I> {
         fn ceil(a: I::F32) -> I::F32;
         fn trunc(a: I::F32) -> I::F32;
         fn round_even(a: I::F32) -> I::F32;
+        fn deinterleave(a: I::F32, b: I::F32) -> (I::F32, I::F32);
         fn lt(a: I::F32, b: I::F32) -> I::Mask;
         fn le(a: I::F32, b: I::F32) -> I::Mask;
         fn eq(a: I::F32, b: I::F32) -> I::Mask;

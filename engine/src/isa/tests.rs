@@ -385,6 +385,37 @@ fn partial_loads_fill_with_zeros_and_partial_stores_leave_the_rest() {
 }
 
 #[derive(Clone)]
+struct Deinterleave<'a>(&'a [f32]);
+
+impl Kernel for Deinterleave<'_> {
+    type Output = (Vec<f32>, Vec<f32>);
+
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) -> Self::Output {
+        let (mut even, mut odd) = (vec![0.0; I::LANES], vec![0.0; I::LANES]);
+        let (a, b) = (isa.load(self.0), isa.load(&self.0[I::LANES..]));
+        let (x, y) = isa.deinterleave(a, b);
+        isa.store(x, &mut even);
+        isa.store(y, &mut odd);
+        (even, odd)
+    }
+}
+
+#[test]
+fn deinterleaving_separates_even_and_odd_elements() {
+    let source: Vec<f32> = (0..32).map(|i| i as f32).collect();
+    for (level, (even, odd)) in on_all(Deinterleave(&source)) {
+        for i in 0..even.len() {
+            assert_eq!(
+                (even[i], odd[i]),
+                (2.0 * i as f32, 2.0 * i as f32 + 1.0),
+                "{level}"
+            );
+        }
+    }
+}
+
+#[derive(Clone)]
 struct Reductions<'a>(&'a [f32], &'a [f32]);
 
 impl Kernel for Reductions<'_> {

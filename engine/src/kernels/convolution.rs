@@ -229,7 +229,7 @@ impl Kernel for FillPlanes<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn run<I: Isa>(self, _: I) {
+    fn run<I: Isa>(self, isa: I) {
         let FillPlanes {
             layout,
             channels,
@@ -237,7 +237,7 @@ impl Kernel for FillPlanes<'_> {
         } = self;
         let len = layout.input_len();
         for (i, plane) in planes.chunks_exact_mut(layout.len()).enumerate() {
-            layout.fill(&channels[i * len..][..len], 0.0, plane);
+            layout.fill(isa, &channels[i * len..][..len], 0.0, plane);
         }
     }
 }

@@ -1,23 +1,14 @@
 //! Convolutions whose output channels depend on one input channel each.
 //!
-//! ```text
-//! for each output channel, its input channel padded and sorted by phase (see planes):
-//!     for each group of GROUP vectors of output positions:
-//!         for each tap: acc[u] += weight[tap] · plane[source[u] + offset[tap] ..]
-//! ```
-//!
-//! The group hides the latency of multiply-add; it may span output rows, so that small images are
-//! as quick as large ones.
+//! The input channel is padded and sorted by phase, then each window is reduced; see
+//! [`planes`](super::planes).
 
 use super::Convolution;
-use super::planes::{PlaneLayout, SLACK, VectorPosition, VectorPositions};
+use super::planes::{PlaneLayout, SLACK, reduce_windows};
 use crate::isa::{Isa, Kernel};
 use crate::kernels::env::Env;
 use crate::kernels::gemm::Epilogue;
 use crate::kernels::scratch;
-
-/// Vectors of output positions computed at a time.
-const GROUP: usize = 8;
 
 pub(super) fn convolve(env: &Env, convolution: Convolution<'_>, epilogue: &Epilogue<'_>) {
     let Convolution {
@@ -95,35 +86,18 @@ impl Kernel for Channel<'_> {
 
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
-        self.layout.fill(self.input, 0.0, self.plane);
-        let plane = &*self.plane;
-        let mut positions = VectorPositions::new(self.layout, self.output_size, I::LANES);
-        loop {
-            let mut group = [VectorPosition::default(); GROUP];
-            let mut count = 0;
-            while count < GROUP
-                && let Some(position) = positions.next()
-            {
-                group[count] = position;
-                count += 1;
-            }
-            if count == 0 {
-                break;
-            }
-            let mut acc = [isa.zero(); GROUP];
-            for (&weight, &offset) in self.weights.iter().zip(self.offsets) {
-                let weight = isa.splat(weight);
-                let plane = &plane[offset..];
-                for u in 0..GROUP {
-                    let x = isa.load(&plane[group[u].source..]);
-                    acc[u] = isa.mul_add(weight, x, acc[u]);
-                }
-            }
-            for (position, sum) in group[..count].iter().zip(acc) {
-                let target = &mut self.output[position.target..][..position.len];
-                isa.store_partial(sum, target);
-            }
-        }
+        self.layout.fill(isa, self.input, 0.0, self.plane);
+        let weights = self.weights;
+        reduce_windows(
+            isa,
+            self.layout,
+            self.plane,
+            self.offsets,
+            self.output_size,
+            self.output,
+            isa.zero(),
+            |sum, x, tap| isa.mul_add(isa.splat(weights[tap]), x, sum),
+        );
         let row_stride = self.output.len();
         self.epilogue
             .finish_row(isa, self.out, 0, row_stride, self.output);

@@ -14,6 +14,7 @@
 //! often as there are taps.
 
 use super::geometry::Geometry;
+use crate::isa::Isa;
 
 /// Elements after a plane that may be read, never used: whole vectors can be loaded at its end.
 pub(crate) const SLACK: usize = 16;
@@ -67,7 +68,7 @@ impl PlaneLayout {
 
     /// Where the first window of an output row starts.
     #[inline(always)]
-    pub(crate) fn window_offset(&self, depth: usize, height: usize) -> usize {
+    pub(super) fn window_offset(&self, depth: usize, height: usize) -> usize {
         (depth * self.strides[0] * self.padded[1] + height * self.strides[1]) * self.pitch()
     }
 
@@ -84,71 +85,137 @@ impl PlaneLayout {
 
     /// Copies a channel, with `padding` around it.
     #[inline(always)]
-    pub(crate) fn fill(&self, channel: &[f32], padding: f32, target: &mut [f32]) {
+    pub(crate) fn fill<I: Isa>(&self, isa: I, channel: &[f32], padding: f32, target: &mut [f32]) {
         let target = &mut target[..self.len()];
-        let [_, height, width] = self.input;
+        splat(isa, padding, target);
+        let [depth, height, width] = self.input;
+        let [pad_depth, pad_height, pad_width] = self.pads;
         let (stride, pitch) = (self.strides[2], self.pitch());
-        for (i, row) in target.chunks_exact_mut(pitch).enumerate() {
-            let (d, h) = (i / self.padded[1], i % self.padded[1]);
-            let source = match (d.checked_sub(self.pads[0]), h.checked_sub(self.pads[1])) {
-                (Some(d), Some(h)) if d < self.input[0] && h < height => {
-                    &channel[(d * height + h) * width..][..width]
+        // Rows that no window reaches are left out.
+        let depths = depth.min(self.padded[0].saturating_sub(pad_depth));
+        let heights = height.min(self.padded[1].saturating_sub(pad_height));
+        for d in 0..depths {
+            for h in 0..heights {
+                let source = &channel[(d * height + h) * width..][..width];
+                let row = (d + pad_depth) * self.padded[1] + h + pad_height;
+                let row = &mut target[row * pitch..][..pitch];
+                match stride {
+                    1 => copy(isa, source, row.get_mut(pad_width..).unwrap_or_default()),
+                    2 => {
+                        let (first, second) = row.split_at_mut(self.phase_len);
+                        // An odd padding exchanges the phases.
+                        let (even, odd) = if pad_width % 2 == 0 {
+                            (first, second)
+                        } else {
+                            (second, first)
+                        };
+                        let even = even.get_mut(pad_width / 2..).unwrap_or_default();
+                        let odd = odd.get_mut(pad_width.div_ceil(2)..).unwrap_or_default();
+                        copy_halves(isa, source, even, odd);
+                    }
+                    _ => {
+                        for (x, &value) in source.iter().enumerate() {
+                            let x = x + pad_width;
+                            if x < pitch {
+                                row[x % stride * self.phase_len + x / stride] = value;
+                            }
+                        }
+                    }
                 }
-                _ => {
-                    row.fill(padding);
-                    continue;
-                }
-            };
-            if stride == 1 {
-                let start = self.pads[2].min(pitch);
-                let len = width.min(pitch - start);
-                row[..start].fill(padding);
-                row[start..start + len].copy_from_slice(&source[..len]);
-                row[start + len..].fill(padding);
-                continue;
-            }
-            for (phase, target) in row.chunks_exact_mut(self.phase_len).enumerate() {
-                // Element q of the phase is x = q·stride + phase - pad of the source.
-                let before = self.pads[2].saturating_sub(phase).div_ceil(stride);
-                let before = before.min(target.len());
-                target[..before].fill(padding);
-                let first = (before * stride + phase).saturating_sub(self.pads[2]);
-                let mut done = before;
-                if first < width {
-                    let source = &source[first..];
-                    let count = source.len().div_ceil(stride).min(target.len() - before);
-                    done += count;
-                    take_every(source, stride, &mut target[before..done]);
-                }
-                target[done..].fill(padding);
             }
         }
     }
 }
 
-/// `target[q] = source[q · stride]`.
+/// `target = x`.
 #[inline(always)]
-fn take_every(source: &[f32], stride: usize, target: &mut [f32]) {
-    if stride == 2 {
-        // The common case as a loop that compilers turn into shuffles.
-        let (pairs, _) = source.as_chunks::<2>();
-        let whole = pairs.len().min(target.len());
-        for (x, pair) in target.iter_mut().zip(pairs) {
-            *x = pair[0];
-        }
-        if let Some(x) = target.get_mut(whole) {
-            *x = source[2 * whole];
-        }
-        return;
+fn splat<I: Isa>(isa: I, x: f32, target: &mut [f32]) {
+    let mut vectors = target.chunks_exact_mut(I::LANES);
+    for vector in &mut vectors {
+        isa.store(isa.splat(x), vector);
     }
-    for (x, &value) in target.iter_mut().zip(source.iter().step_by(stride)) {
-        *x = value;
+    isa.store_partial(isa.splat(x), vectors.into_remainder());
+}
+
+/// Copies as much as fits. Rows are short: calls to a library function would dominate.
+#[inline(always)]
+fn copy<I: Isa>(isa: I, source: &[f32], target: &mut [f32]) {
+    let len = source.len().min(target.len());
+    let mut x = source[..len].chunks_exact(I::LANES);
+    let mut y = target[..len].chunks_exact_mut(I::LANES);
+    for (x, y) in (&mut x).zip(&mut y) {
+        isa.store(isa.load(x), y);
+    }
+    isa.store_partial(isa.load_partial(x.remainder()), y.into_remainder());
+}
+
+/// Copies elements with even index to one slice, those with odd index to another, as many as fit.
+#[inline(always)]
+fn copy_halves<I: Isa>(isa: I, source: &[f32], even: &mut [f32], odd: &mut [f32]) {
+    let mut start = 0;
+    while 2 * start < source.len() {
+        let part = &source[2 * start..];
+        let a = isa.load_partial(part);
+        let b = isa.load_partial(part.get(I::LANES..).unwrap_or_default());
+        let (x, y) = isa.deinterleave(a, b);
+        let end = start + I::LANES;
+        let evens = source.len().div_ceil(2).min(end).min(even.len());
+        let odds = (source.len() / 2).min(end).min(odd.len());
+        isa.store_partial(x, even.get_mut(start..evens).unwrap_or_default());
+        isa.store_partial(y, odd.get_mut(start..odds).unwrap_or_default());
+        start = end;
+    }
+}
+
+/// Vectors of output positions that are computed at a time, to hide latency.
+const GROUP: usize = 8;
+
+/// Reduces the window of each output position: `output = step(… step(start, x₀, 0) …, xₙ, n)` over
+/// the taps in order, where `step` sees the reduction so far, the elements under a tap, and which
+/// tap it is. `plane` needs [`SLACK`] more elements than the layout says.
+///
+/// A group of vectors may span output rows, so that small images are as quick as large ones.
+#[inline(always)]
+pub(crate) fn reduce_windows<I: Isa>(
+    isa: I,
+    layout: &PlaneLayout,
+    plane: &[f32],
+    taps: &[usize],
+    output_size: [usize; 3],
+    output: &mut [f32],
+    start: I::F32,
+    step: impl Fn(I::F32, I::F32, usize) -> I::F32,
+) {
+    let mut positions = VectorPositions::new(layout, output_size, I::LANES);
+    loop {
+        let mut group = [VectorPosition::default(); GROUP];
+        let mut count = 0;
+        while count < GROUP
+            && let Some(position) = positions.next()
+        {
+            group[count] = position;
+            count += 1;
+        }
+        if count == 0 {
+            break;
+        }
+        let mut acc = [start; GROUP];
+        for (tap, &offset) in taps.iter().enumerate() {
+            let plane = &plane[offset..];
+            for u in 0..GROUP {
+                let x = isa.load(&plane[group[u].source..]);
+                acc[u] = step(acc[u], x, tap);
+            }
+        }
+        for (position, reduced) in group[..count].iter().zip(acc) {
+            isa.store_partial(reduced, &mut output[position.target..][..position.len]);
+        }
     }
 }
 
 /// Vectors of output elements: pieces of output rows, none longer than `lanes`.
 #[derive(Debug, Clone)]
-pub(crate) struct VectorPositions<'l> {
+struct VectorPositions<'l> {
     layout: &'l PlaneLayout,
     output: [usize; 3],
     lanes: usize,
@@ -159,18 +226,18 @@ pub(crate) struct VectorPositions<'l> {
 
 /// A piece of an output row.
 #[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct VectorPosition {
+struct VectorPosition {
     /// Where its windows start in the padded copy.
-    pub(crate) source: usize,
+    source: usize,
     /// Where it starts in the output channel.
-    pub(crate) target: usize,
+    target: usize,
     /// Its elements.
-    pub(crate) len: usize,
+    len: usize,
 }
 
 impl<'l> VectorPositions<'l> {
     #[inline(always)]
-    pub(crate) fn new(layout: &'l PlaneLayout, output: [usize; 3], lanes: usize) -> Self {
+    fn new(layout: &'l PlaneLayout, output: [usize; 3], lanes: usize) -> Self {
         VectorPositions {
             layout,
             output,

@@ -1,0 +1,326 @@
+//! Pooling of `f32`: the maximum, mean or norm of each window of each channel.
+//!
+//! Channels are padded and sorted by phase as for convolutions
+//! ([`planes`](super::convolution::planes)), so that every size, stride and dilation is one loop
+//! over vectors. A window is reduced in the order of its taps, a whole channel in 16 lanes
+//! ([`lanes16`](crate::isa::lanes16)).
+
+use super::convolution::Geometry;
+use super::convolution::planes::{PlaneLayout, SLACK, reduce_windows};
+use super::env::Env;
+use super::scratch;
+use super::vector_math::rare::pow;
+use crate::isa::{Isa, Kernel, lanes16};
+
+#[cfg(test)]
+mod tests;
+
+/// What is taken of a window.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Pooling {
+    /// The largest element, NaN skipped; negative infinity where a window is all padding.
+    Max,
+    /// The mean.
+    Average {
+        /// Whether padding counts as elements (zeros). Positions beyond the padded input, which
+        /// rounding up the output size can reach, never count.
+        count_include_pad: bool,
+    },
+    /// `(Σ |x|^p)^(1/p)`.
+    Lp {
+        /// The norm.
+        p: f32,
+    },
+}
+
+/// Elements under which threads are not worth waking.
+const PARALLEL_THRESHOLD: usize = 1 << 15;
+
+/// Pools `input: [N, C, input…]` into `output: [N, C, output…]`.
+///
+/// # Panics
+/// If a slice has another length than the geometry says.
+pub fn pool(env: &Env, geometry: &Geometry, pooling: Pooling, input: &[f32], output: &mut [f32]) {
+    let (input_len, output_len) = (geometry.input_len(), geometry.output_len());
+    let channels = geometry.batch * geometry.in_channels;
+    assert_eq!(input.len(), channels * input_len, "input");
+    assert_eq!(output.len(), channels * output_len, "output");
+    if output.is_empty() {
+        return;
+    }
+    let layout = PlaneLayout::new(geometry);
+    scratch::with(geometry.taps(), |taps: &mut [usize]| {
+        taps.iter_mut()
+            .zip(layout.tap_offsets())
+            .for_each(|(x, offset)| *x = offset);
+        let taps = &*taps;
+        let small = output.len() * taps.len() < PARALLEL_THRESHOLD;
+        let step = if small {
+            channels
+        } else {
+            env.threads.piece_len(channels, 1, 1)
+        };
+        env.threads
+            .for_each_chunk_mut(output, step * output_len, |piece, output| {
+                scratch::with(layout.len() + SLACK, |plane| {
+                    scratch::with(geometry.output[2], |widths| {
+                        let input = &input[piece * step * input_len..];
+                        let layout = &layout;
+                        let job = Channels {
+                            geometry,
+                            pooling,
+                            layout,
+                            taps,
+                            input,
+                            plane,
+                            widths,
+                            output,
+                        };
+                        env.dispatch(job);
+                    });
+                });
+            });
+    });
+}
+
+/// Some consecutive channels.
+struct Channels<'c> {
+    geometry: &'c Geometry,
+    pooling: Pooling,
+    layout: &'c PlaneLayout,
+    taps: &'c [usize],
+    input: &'c [f32],
+    /// Room for a padded channel.
+    plane: &'c mut [f32],
+    /// Room for the elements that count along the width.
+    widths: &'c mut [f32],
+    output: &'c mut [f32],
+}
+
+impl Kernel for Channels<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) {
+        let Channels {
+            geometry,
+            pooling,
+            layout,
+            taps,
+            input,
+            plane,
+            widths,
+            output,
+        } = self;
+        let input_len = geometry.input_len();
+        if let Pooling::Average { count_include_pad } = pooling {
+            for (x, width) in widths.iter_mut().enumerate() {
+                *width = counted(geometry, 2, x, count_include_pad) as f32;
+            }
+        }
+        for (i, output) in output.chunks_exact_mut(geometry.output_len()).enumerate() {
+            let channel = &input[i * input_len..][..input_len];
+            let size = geometry.output;
+            match pooling {
+                Pooling::Max => {
+                    layout.fill(isa, channel, f32::NEG_INFINITY, plane);
+                    let start = isa.splat(f32::NEG_INFINITY);
+                    let step = |best, x, _| isa.max(x, best);
+                    reduce_windows(isa, layout, plane, taps, size, output, start, step);
+                }
+                Pooling::Average { count_include_pad } => {
+                    layout.fill(isa, channel, 0.0, plane);
+                    let step = |sum, x, _| isa.add(sum, x);
+                    reduce_windows(isa, layout, plane, taps, size, output, isa.zero(), step);
+                    divide(isa, geometry, count_include_pad, widths, output);
+                }
+                Pooling::Lp { p } => {
+                    layout.fill(isa, channel, 0.0, plane);
+                    map(isa, &mut plane[..layout.len()], |x| power(isa, x, p));
+                    let step = |sum, x, _| isa.add(sum, x);
+                    reduce_windows(isa, layout, plane, taps, size, output, isa.zero(), step);
+                    map(isa, output, |x| root(isa, x, p));
+                }
+            }
+        }
+    }
+}
+
+/// How many taps of the windows at output position `x` of a dimension count for a mean.
+fn counted(geometry: &Geometry, dimension: usize, x: usize, include_pad: bool) -> usize {
+    let i = dimension;
+    let (input, before, after) = (
+        geometry.input[i],
+        geometry.pads_begin[i],
+        geometry.pads_end[i],
+    );
+    let range = if include_pad {
+        0..before + input + after
+    } else {
+        before..before + input
+    };
+    (0..geometry.kernel[i])
+        .filter(|tap| range.contains(&(x * geometry.strides[i] + tap * geometry.dilations[i])))
+        .count()
+}
+
+/// Divides the sums of a channel by the number of elements that count.
+#[inline(always)]
+fn divide<I: Isa>(
+    isa: I,
+    geometry: &Geometry,
+    include_pad: bool,
+    widths: &[f32],
+    output: &mut [f32],
+) {
+    let [_, height, width] = geometry.output;
+    for (row, output) in output.chunks_exact_mut(width).enumerate() {
+        let depths = counted(geometry, 0, row / height, include_pad);
+        let heights = counted(geometry, 1, row % height, include_pad);
+        let rows = isa.splat((depths * heights) as f32);
+        let sums = output.chunks_mut(I::LANES);
+        for (sums, widths) in sums.zip(widths.chunks(I::LANES)) {
+            // A window that is all padding has the mean 0.
+            let count = isa.max(isa.splat(1.0), isa.mul(rows, isa.load_partial(widths)));
+            isa.store_partial(isa.div(isa.load_partial(sums), count), sums);
+        }
+    }
+}
+
+/// `x = f(x)`, vector by vector.
+#[inline(always)]
+fn map<I: Isa>(isa: I, x: &mut [f32], f: impl Fn(I::F32) -> I::F32) {
+    for vector in x.chunks_mut(I::LANES) {
+        isa.store_partial(f(isa.load_partial(vector)), vector);
+    }
+}
+
+/// `|x|^p`.
+#[inline(always)]
+fn power<I: Isa>(isa: I, x: I::F32, p: f32) -> I::F32 {
+    if p == 1.0 {
+        isa.abs(x)
+    } else if p == 2.0 {
+        isa.mul(x, x)
+    } else {
+        pow(isa, isa.abs(x), p)
+    }
+}
+
+/// `x^(1/p)` for `x >= 0`.
+#[inline(always)]
+fn root<I: Isa>(isa: I, x: I::F32, p: f32) -> I::F32 {
+    if p == 1.0 {
+        x
+    } else if p == 2.0 {
+        isa.sqrt(x)
+    } else {
+        pow(isa, x, 1.0 / p)
+    }
+}
+
+/// Pools each whole channel of `channel_len` elements into one element of `output`.
+///
+/// # Panics
+/// If the lengths do not fit.
+pub fn pool_global(
+    env: &Env,
+    pooling: Pooling,
+    channel_len: usize,
+    input: &[f32],
+    output: &mut [f32],
+) {
+    struct Whole<'w>(Pooling, usize, &'w [f32], &'w mut [f32]);
+    impl Kernel for Whole<'_> {
+        type Output = ();
+        #[inline(always)]
+        fn run<I: Isa>(self, isa: I) {
+            let Whole(pooling, len, input, output) = self;
+            for (i, y) in output.iter_mut().enumerate() {
+                let x = &input[i * len..][..len];
+                *y = match pooling {
+                    Pooling::Max => lanes16::max(isa, x),
+                    Pooling::Average { .. } => lanes16::sum(isa, x) / len as f32,
+                    Pooling::Lp { p } => {
+                        let step = |sum, x| isa.add(sum, power(isa, x, p));
+                        let lanes = lanes16::fold(isa, x, 0.0, step);
+                        let mut y = [lanes16::join(isa, lanes, |a, b| a + b)];
+                        map(isa, &mut y, |x| root(isa, x, p));
+                        y[0]
+                    }
+                };
+            }
+        }
+    }
+    assert_eq!(input.len(), output.len() * channel_len, "input");
+    let small = input.len() < PARALLEL_THRESHOLD;
+    let step = if small {
+        output.len()
+    } else {
+        env.threads.piece_len(output.len(), 1, 1)
+    };
+    env.threads
+        .for_each_chunk_mut(output, step.max(1), |piece, output| {
+            let input = &input[piece * step * channel_len..];
+            env.dispatch(Whole(pooling, channel_len, input, output));
+        });
+}
+
+/// Max pooling that also says where each maximum was found (the first one, in the order of taps).
+///
+/// An index counts the elements of the whole input `[N, C, input…]`; with `column_major` the
+/// spatial dimensions of a channel count from the first instead of the last. The index of a window
+/// that is all padding is that of its channel's first element.
+///
+/// # Panics
+/// If a slice has another length than the geometry says.
+pub fn max_pool_with_indices(
+    geometry: &Geometry,
+    column_major: bool,
+    input: &[f32],
+    output: &mut [f32],
+    indices: &mut [i64],
+) {
+    let (input_len, output_len) = (geometry.input_len(), geometry.output_len());
+    let channels = geometry.batch * geometry.in_channels;
+    assert_eq!(input.len(), channels * input_len, "input");
+    assert_eq!(output.len(), channels * output_len, "output");
+    assert_eq!(indices.len(), output.len(), "indices");
+    let [in_depth, in_height, in_width] = geometry.input;
+    let [_, out_height, out_width] = geometry.output;
+    let [kernel_depth, kernel_height, kernel_width] = geometry.kernel;
+    for (at, (best, index)) in output.iter_mut().zip(indices).enumerate() {
+        let (channel, position) = (at / output_len, at % output_len);
+        let out = [
+            position / (out_height * out_width),
+            position / out_width % out_height,
+            position % out_width,
+        ];
+        // The input position of a tap in dimension `i`, if it is not padding.
+        let place = |i: usize, tap: usize| {
+            (out[i] * geometry.strides[i] + tap * geometry.dilations[i])
+                .checked_sub(geometry.pads_begin[i])
+                .filter(|&x| x < geometry.input[i])
+        };
+        let first = channel * input_len;
+        let mut found = None;
+        for d in (0..kernel_depth).filter_map(|tap| place(0, tap)) {
+            for h in (0..kernel_height).filter_map(|tap| place(1, tap)) {
+                for w in (0..kernel_width).filter_map(|tap| place(2, tap)) {
+                    let x = input[first + (d * in_height + h) * in_width + w];
+                    if found.is_none_or(|(best, _)| x > best) {
+                        found = Some((x, [d, h, w]));
+                    }
+                }
+            }
+        }
+        let (value, [d, h, w]) = found.unwrap_or((f32::NEG_INFINITY, [0; 3]));
+        *best = value;
+        let within = if column_major {
+            d + in_depth * (h + in_height * w)
+        } else {
+            (d * in_height + h) * in_width + w
+        };
+        *index = (first + within) as i64;
+    }
+}
