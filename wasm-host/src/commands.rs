@@ -6,9 +6,12 @@
 
 pub mod bundle;
 pub mod serve;
+pub mod bench;
+pub mod inspect;
+pub mod run;
 pub mod verify;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use lethe_engine::Session;
 use lethe_engine::kernels::threads::ThreadsError;
@@ -18,6 +21,7 @@ use crate::model_file::{ModelFile, ModelFileError};
 use crate::runner::{Runner, RunnerError, SandboxRunner};
 use crate::sandbox::{ModelSource, Sandbox, SandboxError, model_name};
 use crate::settings::{Device, Isolation, RunSettings};
+use crate::values::ValueError;
 use crate::verification;
 
 /// How a command that could be carried out ended.
@@ -51,6 +55,9 @@ pub enum CommandError {
         /// What is wrong.
         source: SandboxError,
     },
+    /// An input cannot be read.
+    #[error(transparent)]
+    Value(#[from] ValueError),
     /// A test folder cannot be used.
     #[error(transparent)]
     Test(#[from] verification::Failure),
@@ -63,6 +70,31 @@ pub enum CommandError {
     /// The arguments ask for what cannot be had.
     #[error("{0}")]
     Request(String),
+}
+
+/// A model that is ready to run.
+struct Loaded {
+    path: PathBuf,
+    runner: Box<dyn Runner>,
+}
+
+impl Loaded {
+    /// Loads the model at `path` the way the settings say.
+    fn open(path: &Path, settings: &RunSettings) -> Result<Self, CommandError> {
+        let file = ModelFile::open(path)?;
+        let model = file
+            .decode()
+            .map_err(|source| in_model(path, source.into()))?;
+        Ok(Self {
+            path: path.into(),
+            runner: load(path, &file, &model, settings)?,
+        })
+    }
+
+    /// Says that an error is about this model.
+    fn in_model(&self, source: RunnerError) -> CommandError {
+        in_model(&self.path, source)
+    }
 }
 
 /// Loads a model the way the settings say.

@@ -6,6 +6,7 @@
 //! | [`values`] | tensors and other values in files |
 //! | [`settings`] | flags that say how to run |
 //! | [`sandbox`] | a fresh WebAssembly instance per request, wiped afterwards |
+//! | [`progress`] | bars on a terminal |
 //! | [`runner`] | one face for the engine in this process and in a sandbox |
 //! | [`serve`] | the REST server |
 //! | [`bundle`] | components for the edge with models frozen in |
@@ -17,6 +18,7 @@ pub mod bundle;
 pub mod commands;
 mod guest;
 pub mod model_file;
+pub mod progress;
 pub mod runner;
 pub mod sandbox;
 pub mod serve;

@@ -4,7 +4,13 @@ use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
 
-use lethe_host::commands::{CommandError, Outcome, bundle::Bundle, serve::Serve, verify::Verify};
+use lethe_host::commands::bench::Bench;
+use lethe_host::commands::bundle::Bundle;
+use lethe_host::commands::inspect::Inspect;
+use lethe_host::commands::run::Run;
+use lethe_host::commands::serve::Serve;
+use lethe_host::commands::verify::Verify;
+use lethe_host::commands::{CommandError, Outcome};
 use lethe_host::settings::RunSettings;
 
 /// Runs ONNX models on other people's data and forgets the data.
@@ -22,9 +28,12 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Run(Run),
     Verify(Verify),
     Serve(Serve),
     Bundle(Bundle),
+    Bench(Bench),
+    Inspect(Inspect),
 }
 
 fn main() -> ExitCode {
@@ -37,6 +46,9 @@ fn main() -> ExitCode {
         Err(error) => return refuse(&error),
     };
     let result = match command {
+        Command::Run(run) => run.run(&settings, json),
+        Command::Bench(bench) => bench.run(&settings, json),
+        Command::Inspect(inspect) => inspect.run(&settings, json),
         Command::Verify(verify) => verify.run(&settings, json),
         Command::Serve(serve) => serve.run(&settings),
         Command::Bundle(bundle) => bundle.run(&settings, json),

@@ -39,6 +39,11 @@ pub trait Runner: Sync {
     /// # Errors
     /// Where inputs do not fit the model, a node fails or a limit is exceeded.
     fn run(&self, inputs: &[(&str, Value)]) -> Result<Vec<(String, Value)>, RunnerError>;
+
+    /// The session, where the model runs in this process.
+    fn session(&self) -> Option<&Session> {
+        None
+    }
 }
 
 impl Runner for Session {
@@ -52,6 +57,10 @@ impl Runner for Session {
 
     fn run(&self, inputs: &[(&str, Value)]) -> Result<Vec<(String, Value)>, RunnerError> {
         Ok(Session::run(self, inputs)?)
+    }
+
+    fn session(&self) -> Option<&Session> {
+        Some(self)
     }
 }
 

@@ -1,12 +1,12 @@
 //! `lethe verify DIR…`: do models give the outputs that their folders expect?
 
-use indicatif::{ProgressBar, ProgressStyle};
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::{CommandError, Outcome};
 use crate::model_file::ModelFile;
+use crate::progress;
 use crate::settings::RunSettings;
 use crate::verification::TestFolder;
 
@@ -43,11 +43,7 @@ impl Verify {
     pub fn run(&self, settings: &RunSettings, json: bool) -> Result<Outcome, CommandError> {
         super::check_device(settings)?;
         let mut out = std::io::stdout().lock();
-        let bar = ProgressBar::new(self.folders.len() as u64);
-        bar.set_style(
-            ProgressStyle::with_template("{bar:30} {pos}/{len} {msg}").expect("it is well-formed"),
-        );
-        bar.enable_steady_tick(Duration::from_millis(200));
+        let bar = progress::bar(self.folders.len() as u64, "");
         let mut report = Report::default();
         for folder in &self.folders {
             bar.set_message(folder.display().to_string());
