@@ -4,11 +4,11 @@
 //! standard output: text for people, or one JSON document with `--json`. Progress and errors go to
 //! the standard error.
 
-pub mod bundle;
-pub mod serve;
 pub mod bench;
+pub mod bundle;
 pub mod inspect;
 pub mod run;
+pub mod serve;
 pub mod verify;
 
 use std::path::{Path, PathBuf};
