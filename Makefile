@@ -1,5 +1,5 @@
 # The whole repository in a few words. `make help` lists them.
-.PHONY: help build package site test check models operator clean
+.PHONY: help build package site test check bench models operator clean
 .DEFAULT_GOAL := help
 
 help:            ## this list
@@ -19,6 +19,9 @@ test:            ## installs what the tests need, runs them all, ends with `N pa
 
 check:           ## formatting, lints, documentation and house rules; warnings are errors
 	python3 scripts/check.py
+
+bench: build     ## beside onnxruntime in one interleaved run; prints ratios
+	python3 benches/compare.py
 
 models:          ## makes the embedded models again
 	python3 models/digits/train.py
