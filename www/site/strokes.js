@@ -7,7 +7,7 @@ const PAD_PEN = 0.062;
 /** The network's paper, the box that the ink fills on it, and the pen, in pixels. */
 const PAPER = 28;
 const BOX = 20;
-const PEN = 2.6;
+const PEN = 3.2;
 /** Ink smaller than this share of the pad is not enlarged further: a dot stays a dot. */
 const SMALLEST = 0.2;
 
