@@ -40,9 +40,16 @@ impl Avx2 {
 }
 
 #[target_feature(enable = "avx2,fma,f16c")]
+fn with_features<K: Kernel>(isa: Avx2, kernel: K) -> K::Output {
+    kernel.run(isa)
+}
+
+/// Apart from [`with_features`], because the compiler heeds `inline(never)` only on functions
+/// without target features.
 #[inline(never)]
 fn outlined<K: Kernel>(isa: Avx2, kernel: K) -> K::Output {
-    kernel.run(isa)
+    // SAFETY: the value proves that the CPU has the features.
+    unsafe { with_features(isa, kernel) }
 }
 
 impl Isa for Avx2 {
@@ -66,8 +73,7 @@ impl Isa for Avx2 {
 
     #[inline(always)]
     fn outline<K: Kernel>(self, kernel: K) -> K::Output {
-        // SAFETY: the value proves that the CPU has the features.
-        unsafe { outlined(self, kernel) }
+        outlined(self, kernel)
     }
 
     #[inline(always)]

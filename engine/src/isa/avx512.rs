@@ -27,9 +27,16 @@ fn first(lanes: usize) -> __mmask16 {
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+fn with_features<K: Kernel>(isa: Avx512, kernel: K) -> K::Output {
+    kernel.run(isa)
+}
+
+/// Apart from [`with_features`], because the compiler heeds `inline(never)` only on functions
+/// without target features.
 #[inline(never)]
 fn outlined<K: Kernel>(isa: Avx512, kernel: K) -> K::Output {
-    kernel.run(isa)
+    // SAFETY: the value proves that the CPU has the features.
+    unsafe { with_features(isa, kernel) }
 }
 
 impl Isa for Avx512 {
@@ -55,8 +62,7 @@ impl Isa for Avx512 {
 
     #[inline(always)]
     fn outline<K: Kernel>(self, kernel: K) -> K::Output {
-        // SAFETY: the value proves that the CPU has the features.
-        unsafe { outlined(self, kernel) }
+        outlined(self, kernel)
     }
 
     #[inline(always)]

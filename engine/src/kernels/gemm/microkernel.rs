@@ -195,8 +195,7 @@ impl Tile<'_, '_> {
     ) {
         match self.rows {
             1 => self.choose_layout::<I, 1, VECTORS>(isa, block),
-            2 => self.choose_layout::<I, 2, VECTORS>(isa, block),
-            3..=4 => self.choose_layout::<I, 4, VECTORS>(isa, block),
+            2..=4 => self.choose_layout::<I, 4, VECTORS>(isa, block),
             5..=8 if ROWS > 8 => self.choose_layout::<I, 8, VECTORS>(isa, block),
             _ => self.choose_layout::<I, ROWS, VECTORS>(isa, block),
         }
