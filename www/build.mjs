@@ -17,6 +17,7 @@ const ROOT = join(WWW, "..");
 const DIST = join(WWW, "dist");
 
 const FONTS = {
+  "dm-serif-text.woff2": "@fontsource/dm-serif-text/files/dm-serif-text-latin-400-normal.woff2",
   "young-serif.woff2": "@fontsource/young-serif/files/young-serif-latin-400-normal.woff2",
   "instrument-sans.woff2":
     "@fontsource-variable/instrument-sans/files/instrument-sans-latin-wght-normal.woff2",
