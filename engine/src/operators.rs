@@ -14,14 +14,18 @@ mod arithmetic;
 mod axes;
 mod bias_gelu;
 mod binary;
+mod blocks;
 mod broadcasting;
 #[cfg(test)]
 mod case;
 mod cast;
+mod choose;
 mod clip;
 mod comparisons;
 mod concat;
+mod conditional;
 mod constant_of_shape;
+mod conv;
 mod dropout;
 mod element_types;
 mod expand;
@@ -30,15 +34,21 @@ mod gather;
 mod gemm;
 mod identity;
 mod logic;
+mod loops;
 mod matmul;
+mod ml;
+mod one_hot;
 mod pad;
+mod pool;
 mod pow;
 mod predicates;
 mod prelu;
 mod range;
 mod real_functions;
 mod rearrange;
+mod recurrent;
 mod reshape;
+mod scatter;
 mod select;
 mod shape;
 mod shrink;
@@ -46,8 +56,10 @@ mod signs;
 mod slice;
 mod split;
 mod squeeze;
+mod top_k;
 mod trilu;
 mod variadic;
+mod window;
 
 /// The long name of ONNX's default domain.
 pub const ONNX_DOMAIN: &str = "ai.onnx";
@@ -161,6 +173,35 @@ operators! {
     ("ai.onnx", "Sum",                 1, variadic::Sum),
     // -- generators
     ("ai.onnx", "ConstantOfShape",     9, constant_of_shape::ConstantOfShape),
+    // -- classical models
+    ("ai.onnx.ml", "ArrayFeatureExtractor", 1, ml::scaling::ArrayFeatureExtractor),
+    ("ai.onnx.ml", "Binarizer",        1, ml::scaling::Binarizer),
+    ("ai.onnx.ml", "FeatureVectorizer", 1, ml::scaling::FeatureVectorizer),
+    ("ai.onnx.ml", "Imputer",          1, ml::scaling::Imputer),
+    ("ai.onnx.ml", "LinearClassifier", 1, ml::linear::LinearClassifier),
+    ("ai.onnx.ml", "LinearRegressor",  1, ml::linear::LinearRegressor),
+    ("ai.onnx.ml", "Normalizer",       1, ml::scaling::Normalizer),
+    ("ai.onnx.ml", "Scaler",           1, ml::scaling::Scaler),
+    ("ai.onnx.ml", "ZipMap",           1, ml::zip_map::ZipMap),
+    // -- control flow
+    ("ai.onnx", "If",                  1, conditional::If),
+    ("ai.onnx", "Loop",                1, loops::Loop),
+    ("ai.onnx", "Scan",                8, loops::ScanBatches),
+    ("ai.onnx", "Scan",                9, loops::Scan),
+    // -- convolutions and pools
+    ("ai.lethe", "FusedConv",          1, conv::FusedConv),
+    ("ai.onnx", "AveragePool",         1, pool::AveragePool),
+    ("ai.onnx", "Conv",                1, conv::Conv),
+    ("ai.onnx", "ConvTranspose",       1, conv::ConvTranspose),
+    ("ai.onnx", "GlobalAveragePool",   1, pool::GlobalAveragePool),
+    ("ai.onnx", "GlobalLpPool",        1, pool::GlobalLpPool),
+    ("ai.onnx", "GlobalMaxPool",       1, pool::GlobalMaxPool),
+    ("ai.onnx", "LpPool",              1, pool::LpPool),
+    ("ai.onnx", "MaxPool",             1, pool::MaxPool),
+    // -- recurrent layers
+    ("ai.onnx", "GRU",                 1, recurrent::Gru),
+    ("ai.onnx", "LSTM",                1, recurrent::Lstm),
+    ("ai.onnx", "RNN",                 1, recurrent::Rnn),
     // -- matrix products
     ("ai.lethe", "FusedGemm",          1, gemm::FusedGemm),
     ("ai.lethe", "FusedMatMul",        1, matmul::FusedMatMul),
@@ -197,6 +238,19 @@ operators! {
     ("ai.onnx", "Trilu",              14, trilu::Trilu),
     ("ai.onnx", "Unsqueeze",           1, squeeze::UnsqueezeAttributeAxes),
     ("ai.onnx", "Unsqueeze",          13, squeeze::Unsqueeze),
+    ("ai.onnx", "Compress",            9, choose::Compress),
+    ("ai.onnx", "DepthToSpace",        1, blocks::DepthToSpace),
+    ("ai.onnx", "EyeLike",             9, blocks::EyeLike),
+    ("ai.onnx", "NonZero",             9, choose::NonZero),
+    ("ai.onnx", "OneHot",              9, one_hot::OneHot),
+    ("ai.onnx", "ReverseSequence",    10, blocks::ReverseSequence),
+    ("ai.onnx", "Scatter",             9, scatter::ScatterElements),
+    ("ai.onnx", "ScatterElements",    11, scatter::ScatterElements),
+    ("ai.onnx", "ScatterND",          11, scatter::ScatterNd),
+    ("ai.onnx", "SpaceToDepth",        1, blocks::SpaceToDepth),
+    ("ai.onnx", "TopK",                1, top_k::TopKAttribute),
+    ("ai.onnx", "TopK",               10, top_k::TopK),
+    ("ai.onnx", "Unique",             11, choose::Unique),
     ("ai.onnx", "Where",               9, select::Where),
 }
 

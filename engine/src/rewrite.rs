@@ -10,6 +10,7 @@ mod dead_code;
 mod fold;
 mod gelu;
 mod identity;
+mod inline_if;
 mod normalization;
 mod pattern;
 
@@ -41,6 +42,7 @@ const fn pass(name: &'static str, apply: fn(&mut Graph, &Env) -> usize) -> Pass 
 const PASSES: &[Pass] = &[
     pass("identity removal", identity::apply),
     pass("constant folding", fold::apply),
+    pass("branches", inline_if::apply),
     pass("common subexpressions", common_subexpressions::apply),
     pass("batch normalization", batch_norm::apply),
     pass("normalization", normalization::apply),

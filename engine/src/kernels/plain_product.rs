@@ -6,6 +6,10 @@ use crate::tensor::Element;
 pub trait Factor: Element + Default {
     /// `self + a * b`.
     fn plus_product(self, a: Self, b: Self) -> Self;
+    /// `self + other`.
+    fn plus(self, other: Self) -> Self;
+    /// `function(self)`, computed in double precision.
+    fn through_double(self, function: impl Fn(f64) -> f64) -> Self;
 }
 
 macro_rules! integers {
@@ -14,6 +18,12 @@ macro_rules! integers {
             #[inline(always)]
             fn plus_product(self, a: Self, b: Self) -> Self {
                 self.wrapping_add(a.wrapping_mul(b))
+            }
+            fn plus(self, other: Self) -> Self {
+                self.wrapping_add(other)
+            }
+            fn through_double(self, function: impl Fn(f64) -> f64) -> Self {
+                function(self as f64) as Self
             }
         }
     )*};
@@ -25,6 +35,12 @@ impl Factor for f64 {
     #[inline(always)]
     fn plus_product(self, a: Self, b: Self) -> Self {
         self + a * b
+    }
+    fn plus(self, other: Self) -> Self {
+        self + other
+    }
+    fn through_double(self, function: impl Fn(f64) -> f64) -> Self {
+        function(self)
     }
 }
 

@@ -1,6 +1,7 @@
 //! What an operator is given to run.
 
 use crate::error::OpError;
+use crate::graph::ValueType;
 use crate::kernels::env::Env;
 use crate::tensor::{
     Buffer, DataType, Element, Tensor, TensorView, TensorViewMut, Value, element_count,
@@ -103,6 +104,9 @@ pub trait Subgraphs {
     /// # Errors
     /// Those of the subgraph.
     fn run(&mut self, index: usize, inputs: &[InputValue<'_>]) -> Result<Vec<Value>, OpError>;
+
+    /// What was known at load of an output of the `index`-th subgraph.
+    fn output_type(&self, index: usize, output: usize) -> Option<&ValueType>;
 }
 
 /// Inputs, outputs and the environment of one execution of a node.
@@ -291,6 +295,11 @@ impl<'a> RunContext<'a> {
     ) -> Result<Vec<Value>, OpError> {
         self.subgraphs.run(index, inputs)
     }
+
+    /// What was known at load of an output of the `index`-th subgraph.
+    pub fn subgraph_output(&self, index: usize, output: usize) -> Option<&ValueType> {
+        self.subgraphs.output_type(index, output)
+    }
 }
 
 fn not_a_tensor(value: &Value) -> OpError {
@@ -308,6 +317,10 @@ impl Subgraphs for NoSubgraphs {
         Err(OpError::Internal {
             what: format!("there is no subgraph {index}"),
         })
+    }
+
+    fn output_type(&self, _: usize, _: usize) -> Option<&ValueType> {
+        None
     }
 }
 

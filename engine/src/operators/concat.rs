@@ -6,7 +6,7 @@
 use smallvec::SmallVec;
 
 use super::axes::normalize_axis;
-use super::rearrange::{Rearrange, rearrange};
+use super::rearrange::{Interleave, rearrange};
 use crate::error::OpError;
 use crate::graph::dimension::display_dims;
 use crate::graph::{Attributes, Dim, Int, Ints};
@@ -120,32 +120,6 @@ fn all_ints<'a>(inputs: impl Iterator<Item = InputInfo<'a>>) -> Option<Ints> {
     }
     let known = all.iter().any(|i| *i != Int::Unknown);
     (known && all.len() <= 64).then_some(all)
-}
-
-/// So many elements of each input in turn, again and again.
-struct Interleave<'a> {
-    chunks: &'a [usize],
-}
-
-impl Rearrange for Interleave<'_> {
-    fn run<T: Clone + Default + Send + Sync>(
-        self,
-        inputs: &[&[T]],
-        output: &mut [T],
-    ) -> Result<(), OpError> {
-        let row: usize = self.chunks.iter().sum();
-        if row == 0 {
-            return Ok(());
-        }
-        for (i, row) in output.chunks_exact_mut(row).enumerate() {
-            let mut at = 0;
-            for (input, &chunk) in inputs.iter().zip(self.chunks) {
-                row[at..at + chunk].clone_from_slice(&input[i * chunk..(i + 1) * chunk]);
-                at += chunk;
-            }
-        }
-        Ok(())
-    }
 }
 
 #[cfg(test)]

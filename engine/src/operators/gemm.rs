@@ -9,7 +9,7 @@
 use half::{bf16, f16};
 
 use super::broadcasting::broadcast_strides;
-use super::fused;
+use super::fused::AfterSum;
 use super::matmul::{constant_floats, pack, sums_in_f32};
 use crate::error::OpError;
 use crate::graph::{Attributes, Dim};
@@ -30,7 +30,7 @@ pub(super) struct Gemm {
     transposed: (bool, bool),
     alpha: f32,
     beta: f32,
-    activation: Activation,
+    after: AfterSum,
     weights: Option<Weights>,
 }
 
@@ -65,7 +65,7 @@ impl Gemm {
             ),
             alpha: node.float_or("alpha", 1.0)?,
             beta: node.float_or("beta", 1.0)?,
-            activation: Activation::None,
+            after: AfterSum::default(),
             weights: None,
         })
     }
@@ -97,7 +97,7 @@ impl Gemm {
 impl FusedGemm {
     pub(super) fn parse(node: &Attributes) -> Result<Gemm, OpError> {
         Ok(Gemm {
-            activation: fused::activation(node)?,
+            after: AfterSum::parse(node)?,
             ..Gemm::parse(node)?
         })
     }
@@ -148,7 +148,7 @@ impl Gemm {
             alpha: self.alpha,
             bias: Bias::None,
             residual,
-            activation: self.activation,
+            activation: self.after.inline,
         };
         let mut later = None;
         match (
@@ -178,15 +178,17 @@ impl Gemm {
                 epilogue,
             },
         );
-        let Some((c, strides)) = later else { return };
+        let Some((c, strides)) = later else {
+            return;
+        };
         for (i, y) in y.iter_mut().enumerate() {
             *y += self.beta * c[i / n * strides.0 + i % n * strides.1];
         }
         if let Some(residual) = residual {
             y.iter_mut().zip(residual).for_each(|(y, r)| *y += r);
         }
-        if self.activation != Activation::None {
-            env.dispatch(Activate(self.activation, y));
+        if self.after.inline != Activation::None {
+            env.dispatch(Activate(self.after.inline, y));
         }
     }
 
@@ -248,6 +250,8 @@ impl Gemm {
         let y = output.as_mut_slice::<T>()?;
         plain_product::multiply(a, b, k, n, y);
         let c = ctx.optional_input(2)?;
+        let residual = ctx.optional_input(3)?;
+        let residual = residual.map(|r| r.as_slice::<T>()).transpose()?;
         let strides = c.map(|c| addend_strides(c.shape(), m, n)).transpose()?;
         let addend = match (c, strides) {
             (Some(c), Some(strides)) => Some((c.as_slice::<T>()?, strides)),
@@ -256,6 +260,12 @@ impl Gemm {
         for (i, y) in y.iter_mut().enumerate() {
             let c = addend.map_or(T::default(), |(c, s)| c[i / n * s.0 + i % n * s.1]);
             *y = scaled(*y, c);
+            if let Some(residual) = residual {
+                *y = y.plus(residual[i]);
+            }
+            if !self.after.is_none() {
+                *y = y.through_double(|x| self.after.double(x));
+            }
         }
         Ok(())
     }

@@ -12,15 +12,14 @@
 use half::{bf16, f16};
 
 use super::broadcasting::{broadcast_dims, broadcast_strides};
-use super::fused;
+use super::fused::AfterSum;
 use crate::error::OpError;
 use crate::graph::dimension::{display_dims, known_dims, known_shape};
 use crate::graph::{Attributes, Dim, Dims};
 use crate::kernels::conversion::{SmallFloatRounding, convert};
 use crate::kernels::env::Env;
 use crate::kernels::gemm::{
-    Activation, BatchedGemm, Bias, Epilogue, Gemm, Left, MatrixRef, PackedB, Right, gemm,
-    gemm_batched,
+    BatchedGemm, Bias, Epilogue, Gemm, Left, MatrixRef, PackedB, Right, gemm, gemm_batched,
 };
 use crate::kernels::half_precision::Real;
 use crate::kernels::plain_product::{self, Factor};
@@ -33,7 +32,7 @@ use crate::tensor::{Buffer, DataType, Shape, Tensor, TensorView, TensorViewMut};
 pub(super) struct MatMul {
     transposed: (bool, bool),
     alpha: f32,
-    activation: Activation,
+    after: AfterSum,
     weights: Option<Weights>,
 }
 
@@ -64,7 +63,7 @@ impl MatMul {
         Ok(Self {
             transposed: (false, false),
             alpha: 1.0,
-            activation: Activation::None,
+            after: AfterSum::default(),
             weights: None,
         })
     }
@@ -78,7 +77,7 @@ impl FusedMatMul {
                 node.flag_or("transB", false)?,
             ),
             alpha: node.float_or("alpha", 1.0)?,
-            activation: fused::activation(node)?,
+            after: AfterSum::parse(node)?,
             weights: None,
         })
     }
@@ -225,7 +224,7 @@ impl MatMul {
             alpha: self.alpha,
             bias: bias.map_or(Bias::None, Bias::PerColumn),
             residual,
-            activation: self.activation,
+            activation: self.after.inline,
         };
         let left = |data: &'_ [f32], rows: usize| -> (usize, usize, usize) {
             debug_assert!(data.len() >= rows * k);
@@ -285,7 +284,7 @@ impl MatMul {
                     b_offsets,
                     c,
                     alpha: self.alpha,
-                    activation: self.activation,
+                    activation: self.after.inline,
                 };
                 return gemm_batched(env, products);
             }
@@ -318,16 +317,21 @@ impl MatMul {
     fn plain<T: Factor>(
         &self,
         sizes: &Sizes,
-        views: [TensorView<'_>; 2],
+        ctx: &RunContext<'_>,
         c: &mut TensorViewMut<'_>,
     ) -> Result<(), OpError> {
-        if self.alpha != 1.0 || self.activation != Activation::None {
-            return Err(OpError::unsupported(format!(
-                "a fused product of {}",
-                T::DATA_TYPE
-            )));
-        }
-        let (a, b) = (views[0].as_slice::<T>()?, views[1].as_slice::<T>()?);
+        let (a, b) = (
+            ctx.input(0, "A")?.as_slice::<T>()?,
+            ctx.input(1, "B")?.as_slice::<T>()?,
+        );
+        let bias = ctx
+            .optional_input(2)?
+            .map(|v| v.as_slice::<T>())
+            .transpose()?;
+        let residual = ctx
+            .optional_input(3)?
+            .map(|v| v.as_slice::<T>())
+            .transpose()?;
         let Sizes {
             m,
             k,
@@ -354,6 +358,21 @@ impl MatMul {
                 plain_product::multiply(a, b, k, n, c);
             }
         });
+        let alpha = f64::from(self.alpha);
+        for (i, c) in c.iter_mut().enumerate() {
+            if self.alpha != 1.0 {
+                *c = c.through_double(|x| alpha * x);
+            }
+            if let Some(bias) = bias {
+                *c = c.plus(bias[i % n]);
+            }
+            if let Some(residual) = residual {
+                *c = c.plus(residual[i]);
+            }
+            if !self.after.is_none() {
+                *c = c.through_double(|x| self.after.double(x));
+            }
+        }
         Ok(())
     }
 
@@ -471,14 +490,13 @@ impl Operator for MatMul {
             DataType::Float16 => self.halves::<f16>(ctx, &sizes),
             DataType::Bfloat16 => self.halves::<bf16>(ctx, &sizes),
             other => {
-                let views = [ctx.input(0, "A")?, ctx.input(1, "B")?];
                 let mut output = ctx.output(0)?;
                 match other {
-                    DataType::Float64 => self.plain::<f64>(&sizes, views, &mut output),
-                    DataType::Int32 => self.plain::<i32>(&sizes, views, &mut output),
-                    DataType::Uint32 => self.plain::<u32>(&sizes, views, &mut output),
-                    DataType::Uint64 => self.plain::<u64>(&sizes, views, &mut output),
-                    _ => self.plain::<i64>(&sizes, views, &mut output),
+                    DataType::Float64 => self.plain::<f64>(&sizes, ctx, &mut output),
+                    DataType::Int32 => self.plain::<i32>(&sizes, ctx, &mut output),
+                    DataType::Uint32 => self.plain::<u32>(&sizes, ctx, &mut output),
+                    DataType::Uint64 => self.plain::<u64>(&sizes, ctx, &mut output),
+                    _ => self.plain::<i64>(&sizes, ctx, &mut output),
                 }
             }
         }

@@ -39,15 +39,24 @@ pub(super) fn rearrange(
     if !ctx.wants(output) {
         return Ok(());
     }
-    let data_type = inputs
-        .first()
-        .map_or(DataType::Float32, |view| view.data_type());
-    if let Some(other) = inputs.iter().find(|v| v.data_type() != data_type) {
-        return Err(OpError::ElementType {
-            expected: data_type,
-            found: other.data_type(),
-        });
-    }
+    let Some(mut view) = ctx.optional_output(output) else {
+        return ctx.set_output(output, rearranged(inputs, shape, job)?);
+    };
+    let data_type = common_type(inputs)?;
+    let len = view.shape().iter().product();
+    on_bytes(inputs, data_type, view.bytes_mut(), len, job)
+}
+
+/// The same, as a tensor of this shape.
+///
+/// # Errors
+/// Those of the job, when the inputs' types differ, and when the shape is too large.
+pub(super) fn rearranged(
+    inputs: &[TensorView<'_>],
+    shape: &[usize],
+    job: impl Rearrange,
+) -> Result<Tensor, OpError> {
+    let data_type = common_type(inputs)?;
     let too_large = || OpError::TooLarge {
         what: format!("shape {shape:?}"),
     };
@@ -59,10 +68,7 @@ pub(super) fn rearrange(
             .collect::<Result<_, _>>()?;
         let mut strings = vec![String::new(); len];
         job.run(&slices, &mut strings)?;
-        return ctx.set_output(output, Tensor::from_strings(shape, strings)?);
-    }
-    if let Some(mut view) = ctx.optional_output(output) {
-        return on_bytes(inputs, data_type, view.bytes_mut(), len, job);
+        return Tensor::from_strings(shape, strings);
     }
     let size = data_type
         .size_bytes(len)
@@ -70,7 +76,19 @@ pub(super) fn rearrange(
         .ok_or_else(too_large)?;
     let mut bytes = Buffer::zeroed(size);
     on_bytes(inputs, data_type, &mut bytes, len, job)?;
-    ctx.set_output(output, Tensor::from_bytes(data_type, shape, bytes)?)
+    Tensor::from_bytes(data_type, shape, bytes)
+}
+
+/// The element type of all inputs.
+fn common_type(inputs: &[TensorView<'_>]) -> Result<DataType, OpError> {
+    let data_type = inputs.first().map_or(DataType::Float32, |v| v.data_type());
+    match inputs.iter().find(|v| v.data_type() != data_type) {
+        None => Ok(data_type),
+        Some(other) => Err(OpError::ElementType {
+            expected: data_type,
+            found: other.data_type(),
+        }),
+    }
 }
 
 fn on_bytes(
@@ -145,6 +163,34 @@ pub(super) fn copy_input(ctx: &mut RunContext<'_>, name: &'static str) -> Result
             output.bytes_mut().copy_from_slice(view.bytes());
             Ok(())
         }
+    }
+}
+
+/// So many elements of each input in turn, again and again.
+#[derive(Debug)]
+pub(super) struct Interleave<'a> {
+    /// How many elements of each input make its part of a row.
+    pub(super) chunks: &'a [usize],
+}
+
+impl Rearrange for Interleave<'_> {
+    fn run<T: Clone + Default + Send + Sync>(
+        self,
+        inputs: &[&[T]],
+        output: &mut [T],
+    ) -> Result<(), OpError> {
+        let row: usize = self.chunks.iter().sum();
+        if row == 0 {
+            return Ok(());
+        }
+        for (i, row) in output.chunks_exact_mut(row).enumerate() {
+            let mut at = 0;
+            for (input, &chunk) in inputs.iter().zip(self.chunks) {
+                row[at..at + chunk].clone_from_slice(&input[i * chunk..(i + 1) * chunk]);
+                at += chunk;
+            }
+        }
+        Ok(())
     }
 }
 

@@ -10,7 +10,7 @@ use super::layout::{Layout, Place, StepKind};
 use super::{Plan, Step};
 use crate::error::{Error, OpError};
 use crate::graph::dimension::{known_dims, known_shape};
-use crate::graph::{Dims, ValueId};
+use crate::graph::{Dims, ValueId, ValueType};
 use crate::kernels::env::Env;
 use crate::operator::{
     InferContext, InputInfo, InputValue, NoSubgraphs, OutputInfo, OutputSlot, OutputSlots,
@@ -579,6 +579,12 @@ struct SubgraphRunner<'a> {
 }
 
 impl Subgraphs for SubgraphRunner<'_> {
+    fn output_type(&self, index: usize, output: usize) -> Option<&ValueType> {
+        let plan = self.plans.get(index)?;
+        let id = plan.outputs.get(output)?;
+        Some(&plan.values[id.index()].value_type)
+    }
+
     fn run(&mut self, index: usize, inputs: &[InputValue<'_>]) -> Result<Vec<Value>, OpError> {
         let (Some(plan), Some(state)) = (self.plans.get(index), self.states.get_mut(index)) else {
             return Err(OpError::Internal {
