@@ -14,6 +14,8 @@ pub mod half_precision;
 pub mod integer_gemm;
 pub mod plain_product;
 pub mod pooling;
+pub mod reduction;
 pub mod scratch;
 pub mod threads;
+pub mod transpose;
 pub mod vector_math;

@@ -10,6 +10,7 @@ use crate::graph::Attributes;
 use crate::operator::Operator;
 
 mod activations;
+mod arg_extremum;
 mod arithmetic;
 mod axes;
 mod bias_gelu;
@@ -26,6 +27,7 @@ mod concat;
 mod conditional;
 mod constant_of_shape;
 mod conv;
+mod cumulative;
 mod dropout;
 mod element_types;
 mod expand;
@@ -47,6 +49,7 @@ mod range;
 mod real_functions;
 mod rearrange;
 mod recurrent;
+mod reduce;
 mod reshape;
 mod scatter;
 mod select;
@@ -57,6 +60,7 @@ mod slice;
 mod split;
 mod squeeze;
 mod top_k;
+mod transpose;
 mod trilu;
 mod variadic;
 mod window;
@@ -148,6 +152,22 @@ operators! {
     ("ai.onnx", "Not",                 1, predicates::Not),
     ("ai.onnx", "Identity",            1, identity::Identity),
     ("ai.onnx", "Dropout",             1, dropout::Dropout),
+    // -- reductions and axes
+    ("ai.onnx", "ArgMax",              1, arg_extremum::ArgMax),
+    ("ai.onnx", "ArgMin",              1, arg_extremum::ArgMin),
+    ("ai.onnx", "CumProd",            26, cumulative::CumProd),
+    ("ai.onnx", "CumSum",             11, cumulative::CumSum),
+    ("ai.onnx", "ReduceL1",            1, reduce::ReduceL1),
+    ("ai.onnx", "ReduceL2",            1, reduce::ReduceL2),
+    ("ai.onnx", "ReduceLogSum",        1, reduce::ReduceLogSum),
+    ("ai.onnx", "ReduceLogSumExp",     1, reduce::ReduceLogSumExp),
+    ("ai.onnx", "ReduceMax",           1, reduce::ReduceMax),
+    ("ai.onnx", "ReduceMean",          1, reduce::ReduceMean),
+    ("ai.onnx", "ReduceMin",           1, reduce::ReduceMin),
+    ("ai.onnx", "ReduceProd",          1, reduce::ReduceProd),
+    ("ai.onnx", "ReduceSum",           1, reduce::ReduceSum),
+    ("ai.onnx", "ReduceSumSquare",     1, reduce::ReduceSumSquare),
+    ("ai.onnx", "Transpose",           1, transpose::Transpose),
     // -- functions of several elements
     ("ai.onnx", "Add",                 1, arithmetic::Add),
     ("ai.onnx", "Div",                 1, arithmetic::Div),
