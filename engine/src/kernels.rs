@@ -5,6 +5,7 @@
 //! [`isa::dispatch`](crate::isa::dispatch).
 
 pub mod attention;
+pub mod block_quantized;
 pub mod conversion;
 pub mod convolution;
 pub mod elementwise;
@@ -15,6 +16,7 @@ pub mod integer_gemm;
 pub mod plain_product;
 pub mod pooling;
 pub mod reduction;
+pub mod quantization;
 pub mod scratch;
 pub mod threads;
 pub mod transpose;

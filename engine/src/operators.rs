@@ -40,6 +40,9 @@ mod loops;
 mod matmul;
 mod ml;
 mod one_hot;
+mod linear_quantization;
+mod matmul;
+mod matmul_nbits;
 mod pad;
 mod pool;
 mod pow;
@@ -64,6 +67,7 @@ mod transpose;
 mod trilu;
 mod variadic;
 mod window;
+mod widened;
 
 /// The long name of ONNX's default domain.
 pub const ONNX_DOMAIN: &str = "ai.onnx";
@@ -227,6 +231,13 @@ operators! {
     ("ai.lethe", "FusedMatMul",        1, matmul::FusedMatMul),
     ("ai.onnx", "Gemm",                1, gemm::Gemm),
     ("ai.onnx", "MatMul",              1, matmul::MatMul),
+    // -- quantisation
+    ("ai.onnx", "DequantizeLinear",   10, linear_quantization::DequantizeLinear),
+    ("ai.onnx", "DynamicQuantizeLinear", 11, linear_quantization::DynamicQuantizeLinear),
+    ("ai.onnx", "QuantizeLinear",     10, linear_quantization::QuantizeLinear),
+    ("com.microsoft", "DequantizeLinear", 1, linear_quantization::DequantizeLinear),
+    ("com.microsoft", "MatMulNBits",   1, matmul_nbits::MatMulNBits),
+    ("com.microsoft", "QuantizeLinear", 1, linear_quantization::QuantizeLinear),
     // -- shapes and movement of elements
     ("ai.onnx", "BitCast",            26, cast::BitCast),
     ("ai.onnx", "Cast",                1, cast::CastByName),
