@@ -41,6 +41,7 @@ mod matmul;
 mod ml;
 mod one_hot;
 mod linear_quantization;
+mod logic;
 mod matmul;
 mod matmul_nbits;
 mod pad;

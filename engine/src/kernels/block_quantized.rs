@@ -95,7 +95,10 @@ pub fn multiply(env: &Env, x: &[f32], weights: Nibbles<'_>, bias: &[f32], y: &mu
         return;
     }
     let m = y.len() / n;
-    assert!(y.len() == m * n && x.len() == m * k, "x is [M, K], y is [M, N]");
+    assert!(
+        y.len() == m * n && x.len() == m * k,
+        "x is [M, K], y is [M, N]"
+    );
     if m > FEW_ROWS && k > 0 {
         multiply_widened(env, x, weights, bias, y);
         return;
@@ -235,14 +238,29 @@ mod tests {
 
     #[test]
     fn products_are_the_formula_on_every_level() {
-        let cases = [(1, 1, 32, 32), (1, 70, 100, 32), (3, 129, 256, 64), (9, 140, 96, 32), (1, 5, 7, 128)];
+        let cases = [
+            (1, 1, 32, 32),
+            (1, 70, 100, 32),
+            (3, 129, 256, 64),
+            (9, 140, 96, 32),
+            (1, 5, 7, 128),
+        ];
         for (m, n, k, block) in cases {
             let blocks = usize::div_ceil(k, block);
-            let bytes: Vec<u8> = (0..n * blocks * block / 2).map(|i| (i * 71 % 256) as u8).collect();
+            let bytes: Vec<u8> = (0..n * blocks * block / 2)
+                .map(|i| (i * 71 % 256) as u8)
+                .collect();
             let scales = numbers(n * blocks, 1);
             let zero_points: Vec<f32> = (0..n * blocks).map(|i| (i % 16) as f32).collect();
             let (x, bias) = (numbers(m * k, 2), numbers(n, 3));
-            let weights = Nibbles { n, k, block, bytes: &bytes, scales: &scales, zero_points: &zero_points };
+            let weights = Nibbles {
+                n,
+                k,
+                block,
+                bytes: &bytes,
+                scales: &scales,
+                zero_points: &zero_points,
+            };
             let mut want = vec![0f64; m * n];
             for (at, want) in want.iter_mut().enumerate() {
                 let (i, j) = (at / n, at % n);
@@ -251,7 +269,8 @@ mod tests {
                     let b = j * blocks + l / block;
                     let byte = bytes[b * block / 2 + l % block / 2];
                     let q = if l % 2 == 0 { byte & 15 } else { byte >> 4 };
-                    *want += x[i * k + l] as f64 * (q as f64 - zero_points[b] as f64) * scales[b] as f64;
+                    *want +=
+                        x[i * k + l] as f64 * (q as f64 - zero_points[b] as f64) * scales[b] as f64;
                 }
             }
             let mut bits: Option<Vec<f32>> = None;
@@ -259,14 +278,25 @@ mod tests {
                 for numerics in [Numerics::Fast, Numerics::Reproducible] {
                     for threads in [1, 2] {
                         let threads = Threads::new(threads).unwrap_or_default();
-                        let env = Env { level, numerics, threads };
+                        let env = Env {
+                            level,
+                            numerics,
+                            threads,
+                        };
                         let mut y = vec![f32::NAN; m * n];
                         multiply(&env, &x, weights, &bias, &mut y);
                         for (y, want) in y.iter().zip(&want) {
-                            assert!((*y as f64 - want).abs() < 2e-3, "{m}x{k}x{n} on {level}: {y} {want}");
+                            assert!(
+                                (*y as f64 - want).abs() < 2e-3,
+                                "{m}x{k}x{n} on {level}: {y} {want}"
+                            );
                         }
                         if numerics == Numerics::Reproducible {
-                            assert_eq!(bits.get_or_insert_with(|| y.clone()), &y, "{m}x{k}x{n} on {level}");
+                            assert_eq!(
+                                bits.get_or_insert_with(|| y.clone()),
+                                &y,
+                                "{m}x{k}x{n} on {level}"
+                            );
                         }
                     }
                 }

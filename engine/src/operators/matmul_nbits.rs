@@ -13,9 +13,7 @@ use crate::error::OpError;
 use crate::graph::{Attributes, Dim};
 use crate::kernels::block_quantized::{Nibbles, multiply};
 use crate::kernels::env::Env;
-use crate::kernels::gemm::{
-    Bias, Epilogue, Gemm, Left, MatrixRef, PackedB, Right, gemm,
-};
+use crate::kernels::gemm::{Bias, Epilogue, Gemm, Left, MatrixRef, PackedB, Right, gemm};
 use crate::operator::{InferContext, Operator, OutputInfo, OutputInfos, Prepared, RunContext};
 use crate::tensor::{Buffer, DataType, Tensor};
 
@@ -159,7 +157,9 @@ impl MatMulNBits {
             *wide = (code - zero_points[at]) * scales[at];
         }
         let bytes = bytemuck::cast_slice(&wide);
-        Ok(Weights::Floats(PackedB::pack_bytes(env.level, bytes, k, n, 1, k)))
+        Ok(Weights::Floats(PackedB::pack_bytes(
+            env.level, bytes, k, n, 1, k,
+        )))
     }
 
     fn multiply(&self, ctx: &mut RunContext<'_>, weights: &Weights) -> Result<(), OpError> {
@@ -247,8 +247,7 @@ impl Operator for MatMulNBits {
         let scales = ctx.input(2, "scales")?.to_tensor();
         let zero_points = ctx.optional_input(3)?.map(|t| t.to_tensor());
         let g_idx = ctx.optional_input(4)?.map(|t| t.to_tensor());
-        let weights =
-            self.weights(ctx.env, &b, &scales, zero_points.as_ref(), g_idx.as_ref())?;
+        let weights = self.weights(ctx.env, &b, &scales, zero_points.as_ref(), g_idx.as_ref())?;
         self.multiply(ctx, &weights)
     }
 
@@ -267,7 +266,9 @@ impl Operator for MatMulNBits {
         let operator = *self;
         Ok(Some(Prepared {
             operator: Box::new(Prepacked { operator, weights }),
-            consumed: (1..constants.len().min(5)).filter(|&i| constant(i).is_some()).collect(),
+            consumed: (1..constants.len().min(5))
+                .filter(|&i| constant(i).is_some())
+                .collect(),
         }))
     }
 }
@@ -298,11 +299,18 @@ mod tests {
     /// Each bit width, with packed and float zero points and permuted groups, against the formula.
     #[test]
     fn all_widths_and_zero_points() {
-        for (bits, block, k) in [(2usize, 16usize, 40usize), (4, 16, 32), (4, 32, 70), (8, 32, 64)] {
+        for (bits, block, k) in [
+            (2usize, 16usize, 40usize),
+            (4, 16, 32),
+            (4, 32, 70),
+            (8, 32, 64),
+        ] {
             let (m, n) = (3, 5);
             let blocks = usize::div_ceil(k, block);
             let per_byte = 8 / bits;
-            let bytes: Vec<u8> = (0..n * blocks * block / per_byte).map(|i| (i * 89 % 251) as u8).collect();
+            let bytes: Vec<u8> = (0..n * blocks * block / per_byte)
+                .map(|i| (i * 89 % 251) as u8)
+                .collect();
             let scales: Vec<f32> = (0..n * blocks).map(|i| 0.5 + i as f32 / 8.0).collect();
             let zero_bytes = (blocks * bits).div_ceil(8);
             let packed: Vec<u8> = (0..n * zero_bytes).map(|i| (i * 53 % 256) as u8).collect();
@@ -319,7 +327,11 @@ mod tests {
                     let (i, j) = (at / n, at % n);
                     let sum: f64 = (0..k)
                         .map(|l| {
-                            let group = if grouped { groups[l] as usize } else { l / block };
+                            let group = if grouped {
+                                groups[l] as usize
+                            } else {
+                                l / block
+                            };
                             let zero = match zeros {
                                 0 => (1 << (bits - 1)) as f32,
                                 1 => code(&packed, zero_bytes, j, group),
@@ -352,9 +364,15 @@ mod tests {
                 assert_eq!(found.shape(), [m, n]);
                 let close = |found: &Tensor| {
                     let found = found.as_slice::<f32>().expect("f32");
-                    found.iter().zip(&want).all(|(a, b)| (a - b).abs() <= 1e-4 * b.abs().max(10.0))
+                    found
+                        .iter()
+                        .zip(&want)
+                        .all(|(a, b)| (a - b).abs() <= 1e-4 * b.abs().max(10.0))
                 };
-                assert!(close(&found), "{bits} bits, zeros {zeros}: {found:?} {want:?}");
+                assert!(
+                    close(&found),
+                    "{bits} bits, zeros {zeros}: {found:?} {want:?}"
+                );
 
                 let operator = MatMulNBits { k, n, bits, block };
                 let tensors: Vec<Option<Tensor>> = inputs[1..]
@@ -364,9 +382,16 @@ mod tests {
                 let mut constants = vec![None];
                 constants.extend(tensors.iter().map(Option::as_ref));
                 let env = Env::default();
-                let prepared = operator.prepare(&constants, &env).expect("packs").expect("constant");
+                let prepared = operator
+                    .prepare(&constants, &env)
+                    .expect("packs")
+                    .expect("constant");
                 let outputs = run_alone(&*prepared.operator, &env, &inputs[..1], 1).expect("runs");
-                let found = outputs[0].as_ref().expect("an output").as_tensor().expect("a tensor");
+                let found = outputs[0]
+                    .as_ref()
+                    .expect("an output")
+                    .as_tensor()
+                    .expect("a tensor");
                 assert!(close(found), "{bits} bits, zeros {zeros}, prepared");
             }
         }
@@ -387,9 +412,15 @@ mod tests {
         };
         assert!(run(32, 32, 2).is_ok());
         for (a, b, scales) in [(31, 32, 2), (32, 31, 2), (32, 32, 3)] {
-            assert!(matches!(run(a, b, scales), Err(OpError::Shape { .. })), "{a} {b} {scales}");
+            assert!(
+                matches!(run(a, b, scales), Err(OpError::Shape { .. })),
+                "{a} {b} {scales}"
+            );
         }
-        let odd = Case::in_domain("com.microsoft", "MatMulNBits", 1).int("K", 32).int("N", 2).int("block_size", 24);
+        let odd = Case::in_domain("com.microsoft", "MatMulNBits", 1)
+            .int("K", 32)
+            .int("N", 2)
+            .int("block_size", 24);
         assert!(matches!(odd.one(&[]), Err(OpError::Attribute { .. })));
     }
 }
