@@ -20,6 +20,7 @@ mod broadcasting;
 #[cfg(test)]
 mod case;
 mod cast;
+mod channel_normalization;
 mod choose;
 mod clip;
 mod comparisons;
@@ -35,6 +36,7 @@ mod fused;
 mod gather;
 mod gemm;
 mod identity;
+mod layer_normalization;
 mod linear_quantization;
 mod logic;
 mod loops;
@@ -59,12 +61,14 @@ mod shape;
 mod shrink;
 mod signs;
 mod slice;
+mod softmax;
 mod split;
 mod squeeze;
 mod top_k;
 mod transpose;
 mod trilu;
 mod variadic;
+mod vector_normalization;
 mod widened;
 mod window;
 
@@ -171,6 +175,22 @@ operators! {
     ("ai.onnx", "ReduceSum",           1, reduce::ReduceSum),
     ("ai.onnx", "ReduceSumSquare",     1, reduce::ReduceSumSquare),
     ("ai.onnx", "Transpose",           1, transpose::Transpose),
+    // -- normalisation
+    ("ai.onnx", "BatchNormalization",  1, channel_normalization::BatchNormalization),
+    ("ai.onnx", "GroupNormalization", 18, channel_normalization::GroupNormalization),
+    ("ai.onnx", "Hardmax",             1, softmax::Hardmax),
+    ("ai.onnx", "InstanceNormalization",  1, channel_normalization::InstanceNormalization),
+    ("ai.onnx", "LRN",                 1, vector_normalization::Lrn),
+    ("ai.onnx", "LayerNormalization", 17, layer_normalization::LayerNormalization),
+    ("ai.onnx", "LogSoftmax",          1, softmax::LogSoftmax),
+    ("ai.onnx", "LpNormalization",     1, vector_normalization::LpNormalization),
+    ("ai.onnx", "MeanVarianceNormalization",  9, vector_normalization::MeanVarianceNormalization),
+    ("ai.onnx", "RMSNormalization",   23, layer_normalization::RmsNormalization),
+    ("ai.onnx", "SimplifiedLayerNormalization",  1, layer_normalization::RmsNormalization),
+    ("ai.onnx", "Softmax",             1, softmax::Softmax),
+    ("com.microsoft", "SimplifiedLayerNormalization",  1, layer_normalization::RmsNormalization),
+    ("com.microsoft", "SkipLayerNormalization",  1, layer_normalization::SkipLayerNormalization),
+    ("com.microsoft", "SkipSimplifiedLayerNormalization",  1, layer_normalization::SkipSimplifiedLayerNormalization),
     // -- functions of several elements
     ("ai.onnx", "Add",                 1, arithmetic::Add),
     ("ai.onnx", "Div",                 1, arithmetic::Div),

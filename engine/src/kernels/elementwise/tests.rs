@@ -285,6 +285,8 @@ fn vector_form_agrees_with_the_double_form() {
         GeluTanh,
         Pow { exponent: 2.0 },
         Pow { exponent: 3.0 },
+        Pow { exponent: 0.5 },
+        Pow { exponent: 0.75 },
         Pow { exponent: -2.0 },
     ];
     let x: Vec<f32> = (-300..300)

@@ -36,7 +36,8 @@ per_lane_functions! {
     atanh = libm::atanhf;
 }
 
-/// `x^y`, with the exponents that models use most computed directly: -1, 0, 0.5, 1, 2, 3.
+/// `x^y`, with the exponents that models use most computed directly: -1, 0, 0.5,
+/// 0.75, 1, 2, 3.
 #[inline(always)]
 pub fn pow<I: Isa>(isa: I, x: I::F32, y: f32) -> I::F32 {
     if y == 2.0 {
@@ -54,6 +55,11 @@ pub fn pow<I: Isa>(isa: I, x: I::F32, y: f32) -> I::F32 {
         let root = isa.add(isa.sqrt(x), isa.zero());
         let infinity = isa.splat(f32::INFINITY);
         isa.select(isa.eq(x, isa.neg(infinity)), infinity, root)
+    } else if y == 0.75 {
+        let root = isa.sqrt(x);
+        let infinity = isa.splat(f32::INFINITY);
+        let power = isa.mul(root, isa.sqrt(root));
+        isa.select(isa.eq(x, isa.neg(infinity)), infinity, power)
     } else {
         per_lane(isa, x, |x| libm::powf(x, y))
     }
