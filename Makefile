@@ -1,5 +1,5 @@
 # The whole repository in a few words. `make help` lists them.
-.PHONY: help build package site test check bench models operator clean
+.PHONY: help build demo package site test check bench models operator clean
 .DEFAULT_GOAL := help
 
 help:            ## this list
@@ -7,6 +7,9 @@ help:            ## this list
 
 build:           ## the `lethe` program, at target/release/lethe, with its guests inside
 	cargo build --release --package lethe-host --bin lethe
+
+demo:            ## reads a drawn digit natively and in a sandbox, and shows that it is forgotten
+	cargo run --quiet --release --package lethe-host --example demo
 
 package:         ## the npm package, in web/pkg
 	cd web && { [ -d node_modules ] || npm ci --no-audit --no-fund; } && node build.mjs

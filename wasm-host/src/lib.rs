@@ -6,6 +6,7 @@
 //! | [`values`] | tensors and other values in files |
 //! | [`settings`] | flags that say how to run |
 //! | [`sandbox`] | a fresh WebAssembly instance per request, wiped afterwards |
+//! | [`residue`] | what is left of a request in memory: nothing |
 //! | [`progress`] | bars on a terminal |
 //! | [`runner`] | one face for the engine in this process and in a sandbox |
 //! | [`serve`] | the REST server |
@@ -19,6 +20,7 @@ pub mod commands;
 mod guest;
 pub mod model_file;
 pub mod progress;
+pub mod residue;
 pub mod runner;
 pub mod sandbox;
 pub mod serve;

@@ -1,22 +1,15 @@
 //! Nothing survives a request: a canary goes through a sandbox, is seen in the instance's memory
 //! while that lives, and is nowhere in the process afterwards.
-//!
-//! The test itself must not keep the canary: it holds it masked, unmasks it byte by byte into the
-//! request (which is zeroized), and compares masked when it searches.
 
-use std::fs::{self, File};
-use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use lethe_engine::onnx::proto;
 use lethe_engine::{DataType, Tensor, Value};
+use lethe_host::residue::Canary;
 use lethe_host::sandbox::{ModelSource, Sandbox, SandboxSettings, WipePolicy, Wiped};
 use lethe_server::message::Call;
 use prost::Message;
 use zeroize::Zeroizing;
-
-const MASK: u8 = 0xa5;
-const CANARY_BYTES: usize = 32;
 
 /// A model whose output is its input.
 fn echo_model() -> Vec<u8> {
@@ -54,82 +47,21 @@ fn echo_model() -> Vec<u8> {
     model.encode_to_vec()
 }
 
-/// A canary, masked, that no other test has.
-fn masked_canary(seed: u64) -> [u8; CANARY_BYTES] {
-    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ u64::from(std::process::id());
-    std::array::from_fn(|_| {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        (state >> 32) as u8
-    })
-}
-
-fn is_canary(bytes: &[u8], masked: &[u8; CANARY_BYTES]) -> bool {
-    bytes
-        .iter()
-        .zip(masked)
-        .all(|(byte, masked)| byte ^ MASK == *masked)
-}
-
-fn count(memory: &[u8], masked: &[u8; CANARY_BYTES]) -> usize {
-    let first = masked[0] ^ MASK;
-    let windows = memory.windows(CANARY_BYTES);
-    windows
-        .filter(|window| window[0] == first && is_canary(window, masked))
-        .count()
-}
-
 /// A request whose tensor is the canary, over and over.
-fn request(masked: &[u8; CANARY_BYTES], times: usize) -> Zeroizing<Vec<u8>> {
+fn request(canary: &Canary, times: usize) -> Zeroizing<Vec<u8>> {
     const PLACE: u8 = 0x77;
-    let tensor = Tensor::from_slice(&[times * CANARY_BYTES], &vec![PLACE; times * CANARY_BYTES]);
+    let tensor = Tensor::from_slice(
+        &[times * Canary::BYTES],
+        &vec![PLACE; times * Canary::BYTES],
+    );
     let call = Call::Infer(vec![("x".into(), Value::Tensor(tensor.unwrap()))]);
     let mut message = Zeroizing::new(call.encode());
     let start = message
-        .windows(CANARY_BYTES)
-        .position(|w| w == [PLACE; CANARY_BYTES])
+        .windows(Canary::BYTES)
+        .position(|w| w == [PLACE; Canary::BYTES])
         .unwrap();
-    for (i, byte) in message[start..][..times * CANARY_BYTES]
-        .iter_mut()
-        .enumerate()
-    {
-        *byte = masked[i % CANARY_BYTES] ^ MASK;
-    }
+    canary.write(&mut message[start..][..times * Canary::BYTES]);
     message
-}
-
-/// Where the canary is in all memory of this process that can be read.
-fn places_in_process(masked: &[u8; CANARY_BYTES]) -> Vec<String> {
-    const CHUNK: usize = 1 << 20;
-    let memory = File::open("/proc/self/mem").unwrap();
-    let mut chunk = Zeroizing::new(vec![0u8; CHUNK + CANARY_BYTES]);
-    let own = chunk.as_ptr().addr()..chunk.as_ptr().addr() + chunk.len();
-    let mut places = Vec::new();
-    for line in fs::read_to_string("/proc/self/maps").unwrap().lines() {
-        let mut fields = line.split_whitespace();
-        let (range, rights) = (fields.next().unwrap(), fields.next().unwrap());
-        let name = fields.nth(3).unwrap_or("anonymous");
-        if !rights.starts_with('r') || name.starts_with("[v") {
-            continue;
-        }
-        let (start, end) = range.split_once('-').unwrap();
-        let [start, end] = [start, end].map(|hex| usize::from_str_radix(hex, 16).unwrap());
-        let mut at = start;
-        while at < end {
-            // Chunks overlap by a canary, so that none is cut in two.
-            let len = (end - at).min(chunk.len());
-            if let Ok(read) = memory.read_at(&mut chunk[..len], at as u64) {
-                let found = (0..read.saturating_sub(CANARY_BYTES - 1))
-                    .filter(|&i| is_canary(&chunk[i..i + CANARY_BYTES], masked))
-                    .filter(|&i| !own.contains(&(at + i)));
-                places.extend(found.map(|i| format!("{:#x} in {name}", at + i)));
-            }
-            at += CHUNK;
-        }
-        places.dedup();
-    }
-    places
 }
 
 fn sandbox(native_kernels: bool, wipe: WipePolicy) -> Sandbox {
@@ -151,17 +83,16 @@ struct Trace {
 
 /// Sends a canary through an instance.
 fn send(sandbox: &Sandbox, seed: u64) -> Trace {
-    let masked = masked_canary(seed);
+    let canary = Canary::new(seed);
     let mut in_instance = 0;
-    let message = request(&masked, 300);
-    let answer =
-        sandbox.call_inspected(&message, &mut |memory| in_instance = count(memory, &masked));
+    let message = request(&canary, 300);
+    let answer = sandbox.call_inspected(&message, &mut |memory| in_instance = canary.count(memory));
     let (answer, report) = answer.unwrap();
-    assert!(count(&answer, &masked) >= 300, "the model echoes");
+    assert!(canary.count(&answer) >= 300, "the model echoes");
     drop((message, answer));
     Trace {
         in_instance,
-        afterwards: places_in_process(&masked),
+        afterwards: canary.places_in_process().unwrap(),
         wiped: report.wiped,
     }
 }
@@ -206,7 +137,7 @@ fn nothing_survives_a_request() {
                 assert_eq!(trace.afterwards, [""; 0], "{case}");
                 let wiped = trace.wiped.overwritten_bytes + trace.wiped.returned_bytes;
                 assert!(
-                    wiped >= 300 * CANARY_BYTES as u64,
+                    wiped >= 300 * Canary::BYTES as u64,
                     "{case}: {:?}",
                     trace.wiped
                 );

@@ -1,0 +1,144 @@
+//! `make demo`: a drawn digit is read in this process and in sandboxes, and forgotten.
+//!
+//! The picture of the sandboxed request carries a mark that is too faint to see. While an instance
+//! lives the mark is in its memory; afterwards the whole process is searched for it. The exit
+//! status is 0 if both read the same digit and the mark is gone.
+
+use std::error::Error;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use lethe_engine::{Session, SessionOptions, Tensor, Threads, Value};
+use lethe_host::residue::Canary;
+use lethe_host::sandbox::{ModelSource, Sandbox, SandboxSettings, outputs_of};
+use lethe_host::values::npy;
+use lethe_server::message::Call;
+use zeroize::Zeroizing;
+
+const MODEL: &[u8] = include_bytes!("../../models/digits/model.onnx");
+const PICTURE: &[u8] = include_bytes!("../../models/digits/samples/5.npy");
+const SIDE: usize = 28;
+const RUNS: usize = 1000;
+
+fn main() -> Result<ExitCode, Box<dyn Error>> {
+    let picture = npy::decode(PICTURE)?;
+    print_picture(picture.as_slice::<f32>()?);
+
+    let options = SessionOptions {
+        threads: Threads::new(1)?,
+        ..SessionOptions::default()
+    };
+    let session = Session::load(MODEL, &options)?;
+    let inputs = [("input", Value::Tensor(picture.clone()))];
+    let native = Reading::of(&session.run(&inputs)?)?;
+    let native_time = median(|| session.run(&inputs).map(drop))?;
+
+    let sandbox = Sandbox::new(
+        &ModelSource::new("digits", MODEL),
+        &SandboxSettings::default(),
+    )?;
+    let canary = Canary::new(5);
+    let message = marked_request(&picture, &canary)?;
+    let mut marks_inside = 0;
+    let mut look = |memory: &[u8]| marks_inside = canary.count(memory);
+    let (answer, report) = sandbox.call_inspected(&message, &mut look)?;
+    let sandboxed = Reading::of(&outputs_of(answer)?)?;
+    let sandbox_time = median(|| sandbox.call(&message).map(drop))?;
+    let mut reused = sandbox.reused()?;
+    let reused_time = median(|| reused.call(&message).map(drop))?;
+    drop((reused, message));
+    let marks_left = canary.places_in_process()?;
+
+    println!("natively     reads {native}, in {}", show(native_time));
+    println!(
+        "in a sandbox reads {sandboxed}, in {}, each time in a fresh instance",
+        show(sandbox_time)
+    );
+    println!(
+        "overhead     {} for making and wiping an instance (in a reused one: {})",
+        show(sandbox_time.saturating_sub(reused_time)),
+        show(reused_time)
+    );
+    println!(
+        "forgotten    the picture's mark was in the instance's memory {marks_inside} times; \
+         afterwards it is in the process {} times",
+        marks_left.len()
+    );
+    println!(
+        "wiped        {} bytes overwritten, {} bytes given back to the system, after each request",
+        report.wiped.overwritten_bytes, report.wiped.returned_bytes
+    );
+    let good = native.digit == sandboxed.digit && marks_inside > 0 && marks_left.is_empty();
+    Ok(if good {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+/// Which digit, and how sure.
+struct Reading {
+    digit: usize,
+    probability: f32,
+}
+
+impl Reading {
+    fn of(outputs: &[(String, Value)]) -> Result<Self, Box<dyn Error>> {
+        let (_, logits) = outputs.first().ok_or("no output")?;
+        let logits = logits.as_tensor()?.as_slice::<f32>()?;
+        let total: f32 = logits.iter().map(|logit| logit.exp()).sum();
+        let best = logits.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1));
+        let (digit, logit) = best.ok_or("no logits")?;
+        Ok(Self {
+            digit,
+            probability: logit.exp() / total,
+        })
+    }
+}
+
+impl std::fmt::Display for Reading {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} ({:.1} %)", self.digit, 100.0 * self.probability)
+    }
+}
+
+fn print_picture(pixels: &[f32]) {
+    const INK: &[u8] = b" .:-=+*#%@";
+    for row in pixels.chunks_exact(SIDE) {
+        // Twice, since characters are twice as high as wide.
+        let ink = |&ink: &f32| [INK[(ink * (INK.len() - 1) as f32).round() as usize] as char; 2];
+        let line: String = row.iter().flat_map(ink).collect();
+        println!("    {}", line.trim_end());
+    }
+}
+
+/// A request to read the picture, in whose first row, where there is no ink, stands the mark.
+fn marked_request(picture: &Tensor, canary: &Canary) -> Result<Zeroizing<Vec<u8>>, Box<dyn Error>> {
+    const PLACE: f32 = 0.123_456_79;
+    let mut pixels = picture.as_slice::<f32>()?.to_vec();
+    pixels[..Canary::BYTES / 4].fill(PLACE);
+    let marked = Value::Tensor(Tensor::from_slice(picture.shape(), &pixels)?);
+    let mut message = Zeroizing::new(Call::Infer(vec![("input".into(), marked)]).encode());
+    let place = PLACE.to_le_bytes().repeat(Canary::BYTES / 4);
+    let mut windows = message.windows(Canary::BYTES);
+    let start = windows.position(|window| window == place);
+    let start = start.ok_or("the message holds no picture")?;
+    canary.write(&mut message[start..][..Canary::BYTES]);
+    Ok(message)
+}
+
+/// The median time of many calls.
+fn median<E>(mut call: impl FnMut() -> Result<(), E>) -> Result<Duration, E> {
+    let mut times = Vec::with_capacity(RUNS);
+    for _ in 0..RUNS {
+        let start = Instant::now();
+        call()?;
+        times.push(start.elapsed());
+    }
+    times.sort();
+    Ok(times[RUNS / 2])
+}
+
+fn show(time: Duration) -> String {
+    format!("{:.1} µs", time.as_secs_f64() * 1e6)
+}
