@@ -1,5 +1,5 @@
 # The whole repository in a few words. `make help` lists them.
-.PHONY: help build demo package site test check bench models operator clean
+.PHONY: help build demo package site test check bench models operator operators clean
 .DEFAULT_GOAL := help
 
 help:            ## this list
@@ -32,6 +32,9 @@ models:          ## makes the embedded models again
 
 operator:        ## a new operator's file from the template: make operator NAME=HardSwish
 	python3 scripts/new_operator.py $(NAME)
+
+operators:       ## docs/operators.md, from the tables in the engine
+	python3 scripts/operators_page.py
 
 clean:           ## removes everything that was built or installed here
 	rm -rf target web/node_modules web/pkg www/node_modules www/dist

@@ -26,6 +26,7 @@ COMMANDS = [
      {"CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_RUSTFLAGS": "-C target-feature=+simd128"}),
     ("documentation", ["cargo", "doc", "-j", CARGO_JOBS, "--workspace", "--no-deps", "--quiet"],
      {"RUSTDOCFLAGS": "-D warnings"}),
+    ("page of operators", ["python3", "scripts/operators_page.py", "--check"], {}),
 ]
 
 
