@@ -278,6 +278,22 @@ OPEN_MODELS = ["squeezenet1_1", "mobilenet_v2", "resnet18", "bert_base", "gpt2_s
 LAVAPIPE = debian("mesa-vulkan-drivers", "usr/share/vulkan/icd.d/lvp_icd*.json")
 CHROMIUM = debian("chromium", "chromium")
 
+EMBEDDED = "models/digits models/vibration"
+REAL = ("target/models/real/* "
+        + " ".join(f"target/models/open/{name}" for name in OPEN_MODELS))
+VERIFY = [
+    ("verify", "lethe verify", ""),
+    ("verify-sandbox", "lethe verify in a sandbox", "--isolation sandbox"),
+    ("verify-pure", "lethe verify in a sandbox without native kernels", "--isolation sandbox --pure-wasm"),
+]
+
+
+def verify(name, about, options, models, needs):
+    """Folders in the layout of the ONNX backend tests, as a user would verify them."""
+    command = f"target/release/lethe verify {options} {models}"
+    return Suite(name, about, needs, ["bash", "-c", command], last_line_counts)
+
+
 SUITES = [
     Suite("models", "embedded models: accuracy and size", [python_packages],
           ["bash", "scripts/check_models.sh"], last_line_counts),
@@ -305,6 +321,11 @@ SUITES = [
           [npm_packages("web"), npm_packages("www"), npm_packages("tests/browser"), wasm_bindgen,
            CHROMIUM, make("site")],
           ["node", "tests/browser/run.mjs"], last_line_counts),
+    Suite("server", "the guest's request handler, native", [],
+          cargo_test("-p", "lethe-server"), rust_counts),
+    *[verify(*row, models=EMBEDDED, needs=[make("build")]) for row in VERIFY],
+    *[verify(f"{name}-real", f"{about}, real models", options, models=REAL,
+             needs=[real_models, make("build")]) for name, about, options in VERIFY],
 ]
 
 
