@@ -394,13 +394,13 @@ def main():
         parser.error(f"no suite begins with {' or '.join(options.prefixes)}")
     if options.list:
         for suite in chosen:
-            print(f"{suite.name:16} {suite.about}")
+            print(f"{suite.name:20} {suite.about}")
         return
     LOGS.mkdir(parents=True, exist_ok=True)
     results = {suite.name: run(suite) for suite in chosen}
     print()
     for name, counts in results.items():
-        print(f"{name:16} {counts}")
+        print(f"{name:20} {counts}")
     total = sum(results.values(), Counts())
     print(total)
     sys.exit(bool(total.failed))
