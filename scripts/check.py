@@ -24,8 +24,10 @@ COMMANDS = [
                                "--no-default-features", "--target", "wasm32-unknown-unknown",
                                "--quiet", "--", "-D", "warnings"],
      {"CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_RUSTFLAGS": "-C target-feature=+simd128"}),
-    ("documentation", ["cargo", "doc", "-j", CARGO_JOBS, "--workspace", "--no-deps", "--quiet"],
-     {"RUSTDOCFLAGS": "-D warnings"}),
+    ("documentation", ["cargo", "doc", "-j", CARGO_JOBS, "--workspace", "--no-deps",
+                       "--document-private-items", "--quiet"],
+     # Module docs lead through a module's private parts as well.
+     {"RUSTDOCFLAGS": "-D warnings -A rustdoc::private_intra_doc_links"}),
     ("page of operators", ["python3", "scripts/operators_page.py", "--check"], {}),
 ]
 

@@ -2,7 +2,7 @@
 //!
 //! A [`Plan`] is made once, at load: operators take their constant inputs into themselves
 //! ([`Operator::prepare`]), constants that nobody reads any more are dropped, subgraphs become
-//! plans of their own. When the shapes of a run's inputs are known, a [`Layout`](layout::Layout)
+//! plans of their own. When the shapes of a run's inputs are known, a [`Layout`]
 //! is made for them and kept: every shape, what follows from shapes alone, and an offset in one
 //! arena for every tensor whose size is known. A run with a known layout allocates nothing but what
 //! depends on data.

@@ -3,7 +3,7 @@
 //! Channels are padded and sorted by phase as for convolutions
 //! ([`planes`](super::convolution::planes)), so that every size, stride and dilation is one loop
 //! over vectors. A window is reduced in the order of its taps, a whole channel in 16 lanes
-//! ([`lanes16`](crate::isa::lanes16)).
+//! ([`lanes16`]).
 
 use super::convolution::Geometry;
 use super::convolution::planes::{PlaneLayout, SLACK, reduce_windows};

@@ -13,7 +13,7 @@ use crate::verification::TestFolder;
 /// Check models against expected outputs, in the layout of the ONNX backend tests
 #[derive(Debug, clap::Args)]
 pub struct Verify {
-    /// Folders with model.onnx and test_data_set_<k>; each one is a test
+    /// Folders with model.onnx and test_data_set_0, …; each one is a test
     #[arg(required = true, value_name = "DIR")]
     folders: Vec<PathBuf>,
 }
