@@ -12,11 +12,13 @@ use crate::operator::Operator;
 mod activations;
 mod arg_extremum;
 mod arithmetic;
+mod attention;
 mod axes;
 mod bias_gelu;
 mod binary;
 mod blocks;
 mod broadcasting;
+mod byte_products;
 #[cfg(test)]
 mod case;
 mod cast;
@@ -35,6 +37,7 @@ mod expand;
 mod fused;
 mod gather;
 mod gemm;
+mod grouped_query_attention;
 mod identity;
 mod layer_normalization;
 mod linear_quantization;
@@ -55,6 +58,7 @@ mod rearrange;
 mod recurrent;
 mod reduce;
 mod reshape;
+mod rotary_embedding;
 mod scatter;
 mod select;
 mod shape;
@@ -250,11 +254,21 @@ operators! {
     ("ai.lethe", "FusedMatMul",        1, matmul::FusedMatMul),
     ("ai.onnx", "Gemm",                1, gemm::Gemm),
     ("ai.onnx", "MatMul",              1, matmul::MatMul),
+    // -- attention
+    ("ai.lethe", "FusedAttention",     1, attention::FusedAttention),
+    ("ai.onnx", "Attention",          23, attention::Attention),
+    ("ai.onnx", "RotaryEmbedding",    23, rotary_embedding::RotaryEmbedding),
+    ("com.microsoft", "GroupQueryAttention", 1, grouped_query_attention::GroupQueryAttention),
+    ("com.microsoft", "RotaryEmbedding", 1, rotary_embedding::RotaryEmbeddingMicrosoft),
     // -- quantisation
     ("ai.onnx", "DequantizeLinear",   10, linear_quantization::DequantizeLinear),
     ("ai.onnx", "DynamicQuantizeLinear", 11, linear_quantization::DynamicQuantizeLinear),
+    ("ai.onnx", "MatMulInteger",      10, byte_products::MatMulInteger),
+    ("ai.onnx", "QLinearMatMul",      10, byte_products::QLinearMatMul),
     ("ai.onnx", "QuantizeLinear",     10, linear_quantization::QuantizeLinear),
     ("com.microsoft", "DequantizeLinear", 1, linear_quantization::DequantizeLinear),
+    ("com.microsoft", "DynamicQuantizeMatMul", 1, byte_products::DynamicQuantizeMatMul),
+    ("com.microsoft", "MatMulIntegerToFloat", 1, byte_products::MatMulIntegerToFloat),
     ("com.microsoft", "MatMulNBits",   1, matmul_nbits::MatMulNBits),
     ("com.microsoft", "QuantizeLinear", 1, linear_quantization::QuantizeLinear),
     // -- shapes and movement of elements

@@ -4,6 +4,7 @@
 //! the order of [`PASSES`], again and again until none changes anything.
 
 mod activation;
+mod attention;
 mod batch_norm;
 mod common_subexpressions;
 mod dead_code;
@@ -13,6 +14,7 @@ mod identity;
 mod inline_if;
 mod normalization;
 mod pattern;
+mod quantized;
 
 use crate::graph::Graph;
 use crate::graph::inference::infer_types;
@@ -41,12 +43,14 @@ const fn pass(name: &'static str, apply: fn(&mut Graph, &Env) -> usize) -> Pass 
 #[rustfmt::skip]
 const PASSES: &[Pass] = &[
     pass("identity removal", identity::apply),
+    Pass { name: "quantized products", apply: quantized::apply, cpu_only: true },
     pass("constant folding", fold::apply),
     pass("branches", inline_if::apply),
     pass("common subexpressions", common_subexpressions::apply),
     pass("batch normalization", batch_norm::apply),
     pass("normalization", normalization::apply),
     pass("gelu", gelu::apply),
+    Pass { name: "attention", apply: attention::apply, cpu_only: true },
     pass("bias, residual and activation", activation::apply),
     pass("dead code", dead_code::apply),
 ];

@@ -25,6 +25,7 @@
 mod few_rows;
 mod mask;
 mod microkernel;
+pub mod rotary;
 #[cfg(test)]
 mod tests;
 

@@ -77,6 +77,32 @@ impl<'a> Rows<'a> {
     }
 }
 
+/// Whether a mask changes nothing for `keys` keys from `block` on, in the rows whose elements begin
+/// and step as listed. Most masks of real batches are such for most rows.
+#[inline(always)]
+fn is_neutral(values: MaskValues<'_>, rows: &[(usize, usize)], block: usize, keys: usize) -> bool {
+    let mut before = None;
+    for &(start, stride) in rows {
+        if before == Some(start) {
+            continue;
+        }
+        before = Some(start);
+        if stride != 1 {
+            return false;
+        }
+        let row = start + block..start + block + keys;
+        // Without an early exit these are vector operations.
+        let neutral = match values {
+            MaskValues::Add(data, _) => data[row].iter().fold(0, |bits, x| bits | x.to_bits()) == 0,
+            MaskValues::Keep(data, _) => data[row].iter().fold(true, |all, x| all & x.get()),
+        };
+        if !neutral {
+            return false;
+        }
+    }
+    true
+}
+
 /// What a mask element means for a score.
 #[inline(always)]
 pub(super) fn mask_value(values: MaskValues<'_>, at: usize) -> f32 {
@@ -160,10 +186,14 @@ pub(super) fn group<I: Isa, const VECTORS: usize>(
         // Scores to their final form, and the new maxima.
         let before = max;
         let hides = (0..lanes).any(|l| first[l] > block as i32 || end[l] < (block + keys) as i32);
+        let mask = job
+            .mask
+            .values
+            .filter(|values| !is_neutral(*values, &masks[..lanes], block, keys));
         for key in 0..keys {
             let position = isa.splat_i32((block + key) as i32);
             let mut added = [0f32; MAX_ROWS];
-            if let (Some(values), false) = (job.mask.values, shared_mask) {
+            if let (Some(values), false) = (mask, shared_mask) {
                 for (added, (start, stride)) in added.iter_mut().zip(&masks[..lanes]) {
                     *added = mask_value(values, start + (block + key) * stride);
                 }
@@ -175,7 +205,7 @@ pub(super) fn group<I: Isa, const VECTORS: usize>(
                     let bent = vector_math::tanh(isa, isa.div(score, isa.splat(cap)));
                     score = isa.mul(bent, isa.splat(cap));
                 }
-                if let Some(values) = job.mask.values {
+                if let Some(values) = mask {
                     let added = if shared_mask {
                         let (start, stride) = masks[0];
                         isa.splat(mask_value(values, start + (block + key) * stride))

@@ -1,0 +1,606 @@
+//! `Attention`: `softmax(scale · Q Kᵀ + mask) · V` over heads, with keys and values of the past.
+//!
+//! Spec: <https://onnx.ai/onnx/operators/onnx__Attention.html>, opsets 23 and 24.
+//! Shapes: `Q: [B, H, Sq, D]` or `[B, Sq, H · D]`, `K`, `V` likewise with the key heads, mask:
+//! broadcast to `[B, H, Sq, T]` (its last axis may be shorter: the keys beyond are hidden), past:
+//! `[B, Hk, P, D]` → `Y` like `Q`, present: `[B, Hk, T = P + Sk, D]`.
+//! Types: f32; f16, bf16 and f64, computed in f32. Of the products of Q and K themselves
+//! (`qk_matmul_output`) there is no output: attention here never makes that matrix.
+//!
+//! `ai.lethe.FusedAttention` is what rewrites make: `positions_first` lists for `Q`, `K`, `V` and
+//! `Y` whether the second axis of four is the position, `[B, S, H, D]`.
+
+use super::broadcasting::broadcast_strides;
+use super::widened::{with_f32, write_f32};
+use crate::error::OpError;
+use crate::graph::dimension::known_dims;
+use crate::graph::{Attributes, Dim, Dims};
+use crate::kernels::attention::{
+    Attention as Job, HeadStrides, Mask, MaskValues, Sizes, Visible, attention,
+};
+use crate::kernels::scratch;
+use crate::operator::{InferContext, InputInfo, Operator, OutputInfo, OutputInfos, RunContext};
+use crate::tensor::{Bool, DataType, TensorView, TensorViewMut};
+
+/// The operator and its fused form.
+#[derive(Debug)]
+pub(super) struct Attention {
+    heads: Option<usize>,
+    kv_heads: Option<usize>,
+    scale: Option<f32>,
+    softcap: Option<f32>,
+    causal: bool,
+    /// Of Q, K, V and Y with four axes.
+    positions_first: [bool; 4],
+}
+
+/// `ai.lethe.FusedAttention`.
+pub(super) struct FusedAttention;
+
+const TYPES: &[DataType] = &[
+    DataType::Float32,
+    DataType::Float16,
+    DataType::Bfloat16,
+    DataType::Float64,
+];
+
+/// A count of heads given as an attribute.
+pub(super) fn head_count(node: &Attributes, name: &str) -> Result<Option<usize>, OpError> {
+    let Some(&count) = node.optional_int(name)? else {
+        return Ok(None);
+    };
+    let positive = usize::try_from(count).ok().filter(|&count| count > 0);
+    positive.map(Some).ok_or_else(|| OpError::Attribute {
+        name: name.into(),
+        expected: "at least 1".into(),
+        found: count.to_string(),
+    })
+}
+
+impl Attention {
+    pub(super) fn parse(node: &Attributes) -> Result<Self, OpError> {
+        if node.output_count > 3 {
+            return Err(OpError::unsupported("the output qk_matmul_output"));
+        }
+        let softcap = node.float_or("softcap", 0.0)?;
+        Ok(Self {
+            heads: head_count(node, "q_num_heads")?,
+            kv_heads: head_count(node, "kv_num_heads")?,
+            scale: node.optional_float("scale")?.copied(),
+            softcap: (softcap > 0.0).then_some(softcap),
+            causal: node.flag_or("is_causal", false)?,
+            positions_first: [false; 4],
+        })
+    }
+}
+
+impl FusedAttention {
+    pub(super) fn parse(node: &Attributes) -> Result<Attention, OpError> {
+        let mut operator = Attention::parse(node)?;
+        let layouts = node.optional_ints("positions_first")?.unwrap_or(&[]);
+        for (to, from) in operator.positions_first.iter_mut().zip(layouts) {
+            *to = *from != 0;
+        }
+        Ok(operator)
+    }
+}
+
+/// Axes of Q, K or V by their meaning.
+#[derive(Debug, Clone)]
+struct Axes<T> {
+    batch: T,
+    heads: T,
+    positions: T,
+    width: T,
+}
+
+impl Attention {
+    /// The axes of an operand, of which three are told apart by the number of heads.
+    fn axes(
+        &self,
+        name: &'static str,
+        dims: &[Dim],
+        heads: Option<usize>,
+        positions_first: bool,
+    ) -> Result<Axes<Dim>, OpError> {
+        match (dims, heads) {
+            ([batch, a, b, width], _) => {
+                let (heads, positions) = if positions_first { (b, a) } else { (a, b) };
+                Ok(Axes {
+                    batch: batch.clone(),
+                    heads: heads.clone(),
+                    positions: positions.clone(),
+                    width: width.clone(),
+                })
+            }
+            ([batch, positions, hidden], Some(heads)) => {
+                let width = match hidden {
+                    Dim::Known(n) if n % heads != 0 => {
+                        let expected = format!("a last axis for {heads} heads");
+                        return Err(OpError::shape(name, expected, format!("{n}")));
+                    }
+                    Dim::Known(n) => Dim::Known(n / heads),
+                    _ => Dim::Unknown,
+                };
+                Ok(Axes {
+                    batch: batch.clone(),
+                    heads: Dim::Known(heads),
+                    positions: positions.clone(),
+                    width,
+                })
+            }
+            _ => Err(OpError::shape(
+                name,
+                "4 axes, or 3 with q_num_heads and kv_num_heads",
+                format!("{} axes", dims.len()),
+            )),
+        }
+    }
+
+    fn known_axes(
+        &self,
+        name: &'static str,
+        shape: &[usize],
+        heads: Option<usize>,
+        positions_first: bool,
+    ) -> Result<(Axes<usize>, HeadStrides), OpError> {
+        let axes = self.axes(name, &known_dims(shape), heads, positions_first)?;
+        let known = |dim: &Dim| {
+            dim.known().ok_or_else(|| OpError::Internal {
+                what: "a known shape with unknown axes".into(),
+            })
+        };
+        let axes = Axes {
+            batch: known(&axes.batch)?,
+            heads: known(&axes.heads)?,
+            positions: known(&axes.positions)?,
+            width: known(&axes.width)?,
+        };
+        let strides = if positions_first || shape.len() == 3 {
+            HeadStrides::positions_first(axes.heads, axes.positions, axes.width)
+        } else {
+            HeadStrides::heads_first(axes.heads, axes.positions, axes.width)
+        };
+        Ok((axes, strides))
+    }
+}
+
+/// `a + b`, where it is known.
+fn sum(a: &Dim, b: &Dim) -> Dim {
+    match (a, b) {
+        (Dim::Known(0), other) | (other, Dim::Known(0)) => other.clone(),
+        (Dim::Known(a), Dim::Known(b)) => Dim::Known(a + b),
+        _ => Dim::Unknown,
+    }
+}
+
+impl Operator for Attention {
+    fn infer(&self, inputs: &InferContext<'_>) -> Result<OutputInfos, OpError> {
+        let data_type = inputs.data_type_of(0, "Q", TYPES)?;
+        let value_type = inputs.data_type_of(2, "V", TYPES)?;
+        let of = |i: usize, name, heads| -> Result<Option<Axes<Dim>>, OpError> {
+            let input: InputInfo<'_> = inputs.required(i, name)?;
+            let layout = self.positions_first[i];
+            let axes = input.dims.map(|dims| self.axes(name, dims, heads, layout));
+            axes.transpose()
+        };
+        let q = of(0, "Q", self.heads)?;
+        let (k, v) = (of(1, "K", self.kv_heads)?, of(2, "V", self.kv_heads)?);
+        let three_axes = inputs.required(0, "Q")?.rank() == Some(3);
+        let y: Option<Dims> = match (q, &v) {
+            (Some(q), Some(v)) if three_axes => {
+                let hidden = match (q.heads.known(), v.width.known()) {
+                    (Some(heads), Some(width)) => Dim::Known(heads * width),
+                    _ => Dim::Unknown,
+                };
+                Some([q.batch, q.positions, hidden].into_iter().collect())
+            }
+            (Some(q), Some(v)) if self.positions_first[3] => {
+                let axes = [q.batch, q.positions, q.heads, v.width.clone()];
+                Some(axes.into_iter().collect())
+            }
+            (Some(q), Some(v)) => {
+                let axes = [q.batch, q.heads, q.positions, v.width.clone()];
+                Some(axes.into_iter().collect())
+            }
+            _ => None,
+        };
+        let present = |new: Option<Axes<Dim>>, past: Option<InputInfo<'_>>| -> Option<Dims> {
+            let new = new?;
+            let total = match past {
+                None => new.positions,
+                Some(past) => sum(past.dims?.get(2)?, &new.positions),
+            };
+            Some(
+                [new.batch, new.heads, total, new.width]
+                    .into_iter()
+                    .collect(),
+            )
+        };
+        let mut outputs: OutputInfos = OutputInfo::maybe(data_type, y).into();
+        if inputs.output_count() > 1 {
+            outputs.push(OutputInfo::maybe(data_type, present(k, inputs.optional(4))));
+        }
+        if inputs.output_count() > 2 {
+            outputs.push(OutputInfo::maybe(
+                value_type,
+                present(v, inputs.optional(5)),
+            ));
+        }
+        Ok(outputs)
+    }
+
+    fn run(&self, ctx: &mut RunContext<'_>) -> Result<(), OpError> {
+        let env = ctx.env;
+        let (q, k, v) = (ctx.input(0, "Q")?, ctx.input(1, "K")?, ctx.input(2, "V")?);
+        let (past_key, past_value) = (ctx.optional_input(4)?, ctx.optional_input(5)?);
+        let (mask, lengths) = (ctx.optional_input(3)?, ctx.optional_input(6)?);
+        let layout = self.positions_first;
+        let (of_q, q_strides) = self.known_axes("Q", q.shape(), self.heads, layout[0])?;
+        let (of_k, k_strides) = self.known_axes("K", k.shape(), self.kv_heads, layout[1])?;
+        let (of_v, v_strides) = self.known_axes("V", v.shape(), self.kv_heads, layout[2])?;
+        if of_k.width != of_q.width
+            || (of_k.batch, of_v.batch) != (of_q.batch, of_q.batch)
+            || (of_k.heads, of_k.positions) != (of_v.heads, of_v.positions)
+            || of_k.heads == 0
+            || !of_q.heads.is_multiple_of(of_k.heads)
+        {
+            return Err(OpError::shape(
+                "Q, K and V",
+                "equal batches and widths, keys as many as values, heads a multiple of key heads",
+                format!("{:?}, {:?} and {:?}", q.shape(), k.shape(), v.shape()),
+            ));
+        }
+        let mut y = ctx.output(0)?;
+        let (key_out, value_out) = (ctx.optional_output(1), ctx.optional_output(2));
+        let new_key = New {
+            tensor: k,
+            axes: of_k,
+            strides: k_strides,
+        };
+        let new_value = New {
+            tensor: v,
+            axes: of_v.clone(),
+            strides: v_strides,
+        };
+        new_key.with_past("past_key", past_key, key_out, |k, k_strides, keys| {
+            new_value.with_past(
+                "past_value",
+                past_value,
+                value_out,
+                |v, v_strides, values| {
+                    if keys != values {
+                        let found = format!("{keys} keys and {values} values");
+                        return Err(OpError::shape("past", "as many keys as values", found));
+                    }
+                    let mut sizes = Sizes {
+                        batch: of_q.batch,
+                        heads: of_q.heads,
+                        kv_heads: of_v.heads,
+                        queries: of_q.positions,
+                        keys,
+                        width: of_q.width,
+                        value_width: of_v.width,
+                    };
+                    let past = keys - of_v.positions;
+                    let y_strides = if q.rank() == 3 || layout[3] {
+                        HeadStrides::positions_first(sizes.heads, sizes.queries, sizes.value_width)
+                    } else {
+                        HeadStrides::heads_first(sizes.heads, sizes.queries, sizes.value_width)
+                    };
+                    let strides = match mask {
+                        Some(mask) => mask_strides(mask.shape(), &mut sizes)?,
+                        None => [0; 4],
+                    };
+                    let lengths = lengths.map(|l| key_lengths(l, sizes)).transpose()?;
+                    with_mask(
+                        mask,
+                        strides,
+                        lengths.as_deref(),
+                        sizes.keys,
+                        |values, end| {
+                            let mut sizes = sizes;
+                            sizes.keys = end;
+                            let visible = Visible {
+                                causal: self.causal,
+                                offset: past as i64,
+                                window: None,
+                                key_lengths: None,
+                            };
+                            with_f32(q, |q| {
+                                write_f32(&mut y, |y| {
+                                    let job = Job {
+                                        sizes,
+                                        q: (q, q_strides),
+                                        k: (k, k_strides),
+                                        v: (v, v_strides),
+                                        scale: self.scale_for(sizes.width),
+                                        softcap: self.softcap,
+                                        mask: Mask { values, visible },
+                                        sinks: None,
+                                    };
+                                    attention(env, &job, y, y_strides);
+                                    Ok(())
+                                })
+                            })
+                        },
+                    )
+                },
+            )
+        })
+    }
+}
+
+impl Attention {
+    fn scale_for(&self, width: usize) -> f32 {
+        self.scale.unwrap_or(1.0 / (width as f32).sqrt())
+    }
+}
+
+/// Strides of a mask under `[B, H, Sq, T]`; where it has fewer keys, the sizes shrink to them.
+fn mask_strides(shape: &[usize], sizes: &mut Sizes) -> Result<[usize; 4], OpError> {
+    if let Some(&last) = shape.last()
+        && last != 1
+        && last < sizes.keys
+    {
+        sizes.keys = last;
+    }
+    let full = [sizes.batch, sizes.heads, sizes.queries, sizes.keys];
+    let fits = shape.len() <= 4
+        && shape
+            .iter()
+            .rev()
+            .zip(full.iter().rev())
+            .all(|(&own, &full)| own == 1 || own == full);
+    if !fits {
+        let expected = format!("a shape that broadcasts to {full:?}");
+        return Err(OpError::shape("attn_mask", expected, format!("{shape:?}")));
+    }
+    let strides = broadcast_strides(shape, &full);
+    Ok([strides[0], strides[1], strides[2], strides[3]])
+}
+
+/// `nonpad_kv_seqlen` as counts.
+fn key_lengths(lengths: TensorView<'_>, sizes: Sizes) -> Result<Vec<usize>, OpError> {
+    let lengths = lengths.to_i64s()?;
+    if lengths.len() != sizes.batch {
+        let found = format!("[{}]", lengths.len());
+        return Err(OpError::shape(
+            "nonpad_kv_seqlen",
+            format!("[{}]", sizes.batch),
+            found,
+        ));
+    }
+    let keys = |&n: &i64| usize::try_from(n).map(|n| n.min(sizes.keys));
+    let lengths: Result<Vec<usize>, _> = lengths.iter().map(keys).collect();
+    lengths.map_err(|_| OpError::value("nonpad_kv_seqlen", "at least 0", "a negative length"))
+}
+
+/// Calls `work` with the values of a mask, and with how many keys anybody sees. Lengths of the
+/// single batches become part of the values.
+fn with_mask<R>(
+    mask: Option<TensorView<'_>>,
+    strides: [usize; 4],
+    lengths: Option<&[usize]>,
+    keys: usize,
+    work: impl FnOnce(Option<MaskValues<'_>>, usize) -> Result<R, OpError>,
+) -> Result<R, OpError> {
+    let end = lengths.map_or(keys, |l| l.iter().copied().max().unwrap_or(0).min(keys));
+    let same_lengths = lengths.is_none_or(|l| l.iter().all(|&n| n.min(keys) == end));
+    match (mask, same_lengths) {
+        (None, true) => work(None, end),
+        (None, false) => {
+            let lengths = lengths.unwrap_or(&[]);
+            scratch::with(lengths.len() * end, |keep: &mut [Bool]| {
+                for (row, &length) in keep.chunks_exact_mut(end.max(1)).zip(lengths) {
+                    for (key, keep) in row.iter_mut().enumerate() {
+                        *keep = Bool::from(key < length);
+                    }
+                }
+                work(Some(MaskValues::Keep(keep, [end, 0, 0, 1])), end)
+            })
+        }
+        (Some(mask), true) => match mask.data_type() {
+            DataType::Bool => work(Some(MaskValues::Keep(mask.as_slice()?, strides)), end),
+            _ => with_f32(mask, |mask| work(Some(MaskValues::Add(mask, strides)), end)),
+        },
+        (Some(_), false) => Err(OpError::unsupported(
+            "a mask together with different lengths of keys",
+        )),
+    }
+}
+
+/// Keys or values of this step.
+struct New<'a> {
+    tensor: TensorView<'a>,
+    axes: Axes<usize>,
+    strides: HeadStrides,
+}
+
+impl New<'_> {
+    /// Calls `work` with the past and these joined, as f32, with the layout and the number of
+    /// positions. `present` takes them in their own type, where it is wanted.
+    fn with_past<R>(
+        &self,
+        name: &'static str,
+        past: Option<TensorView<'_>>,
+        present: Option<TensorViewMut<'_>>,
+        work: impl FnOnce(&[f32], HeadStrides, usize) -> Result<R, OpError>,
+    ) -> Result<R, OpError> {
+        let new = &self.axes;
+        if past.is_none() && present.is_none() {
+            return with_f32(self.tensor, |x| work(x, self.strides, new.positions));
+        }
+        let past_positions = past.map_or(0, |past| past.shape().get(2).copied().unwrap_or(0));
+        if let Some(past) = past {
+            let expected = [new.batch, new.heads, past_positions, new.width];
+            if past.shape() != expected || past.data_type() != self.tensor.data_type() {
+                let found = format!("{:?} of {}", past.shape(), past.data_type());
+                return Err(OpError::shape(name, format!("{expected:?}"), found));
+            }
+        }
+        let total = past_positions + new.positions;
+        let shape = [new.batch, new.heads, total, new.width];
+        let element = self.tensor.data_type().bits() / 8;
+        let strides = HeadStrides::heads_first(new.heads, total, new.width);
+        let join = |bytes: &mut [u8]| {
+            let past = past.map_or(&[][..], |past| past.bytes());
+            let (past_len, row) = (past_positions * new.width * element, new.width * element);
+            let head_len = total * row;
+            if head_len == 0 {
+                return;
+            }
+            for (i, to) in bytes.chunks_exact_mut(head_len).enumerate() {
+                let (before, after) = to.split_at_mut(past_len);
+                before.copy_from_slice(&past[i * past_len..][..past_len]);
+                let start = i / new.heads * self.strides.batch + i % new.heads * self.strides.head;
+                for (s, to) in after.chunks_exact_mut(row).enumerate() {
+                    let from = (start + s * self.strides.position) * element;
+                    to.copy_from_slice(&self.tensor.bytes()[from..][..row]);
+                }
+            }
+        };
+        let data_type = self.tensor.data_type();
+        let read = |bytes: &[u8]| {
+            let joined = TensorView::from_bytes(data_type, &shape, bytes);
+            with_f32(joined, |x| work(x, strides, total))
+        };
+        match present {
+            Some(mut present) => {
+                join(present.bytes_mut());
+                read(present.bytes_mut())
+            }
+            None => {
+                let len: usize = shape.iter().product::<usize>() * element;
+                scratch::with(len, |bytes: &mut [u8]| {
+                    join(bytes);
+                    read(bytes)
+                })
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::case::{Case, tensor};
+    use super::*;
+    use crate::tensor::{Tensor, Value};
+
+    fn numbers(shape: &[usize], seed: usize) -> Tensor {
+        let count: usize = shape.iter().product();
+        let values: Vec<f32> = (0..count)
+            .map(|i| ((i * 29 + seed * 17) % 23) as f32 / 11.0 - 1.0)
+            .collect();
+        tensor(shape, &values)
+    }
+
+    fn close(a: &Value, b: &Value) -> bool {
+        let (a, b) = (
+            a.as_tensor().expect("a tensor"),
+            b.as_tensor().expect("a tensor"),
+        );
+        let pairs = a
+            .as_slice::<f32>()
+            .expect("f32")
+            .iter()
+            .zip(b.as_slice::<f32>().expect("f32"));
+        a.shape() == b.shape() && pairs.clone().all(|(a, b)| (a - b).abs() < 1e-5)
+    }
+
+    /// Decoding with a cache gives what the last row of the whole sequence gives.
+    #[test]
+    fn a_step_with_the_past_is_the_last_row() {
+        let (q, k, v) = (
+            numbers(&[2, 4, 5, 8], 1),
+            numbers(&[2, 2, 5, 8], 2),
+            numbers(&[2, 2, 5, 8], 3),
+        );
+        let part = |t: &Tensor, from: usize, to: usize| {
+            let slice = Case::of("Slice", 13);
+            let bounds = [from, to, 2].map(|i| tensor(&[1], &[i as i64]));
+            slice
+                .one(&[vec![t.clone()], bounds.to_vec()].concat())
+                .expect("slices")
+        };
+        let whole = Case::of("Attention", 23).int("is_causal", 1);
+        let whole = whole
+            .one(&[q.clone(), k.clone(), v.clone()])
+            .expect("attends");
+        let step = Case::of("Attention", 23).int("is_causal", 1).outputs(3);
+        let inputs = [
+            Some(part(&q, 4, 5).into()),
+            Some(part(&k, 4, 5).into()),
+            Some(part(&v, 4, 5).into()),
+            None,
+            Some(part(&k, 0, 4).into()),
+            Some(part(&v, 0, 4).into()),
+        ];
+        let outputs = step.run(&inputs).expect("attends");
+        assert!(close(&outputs[0], &part(&whole, 4, 5).into()));
+        assert!(close(&outputs[1], &k.into()));
+        assert!(close(&outputs[2], &v.into()));
+    }
+
+    /// The same numbers in three axes, four axes and with positions first.
+    #[test]
+    fn layouts_agree() {
+        let flat = [
+            numbers(&[2, 5, 24], 1),
+            numbers(&[2, 7, 24], 2),
+            numbers(&[2, 7, 24], 3),
+        ];
+        let keep: Vec<Bool> = (0..35).map(|i| Bool::from(i % 4 != 1)).collect();
+        let mask = tensor(&[5, 7], &keep);
+        let three = Case::of("Attention", 24)
+            .int("q_num_heads", 3)
+            .int("kv_num_heads", 3);
+        let three = three
+            .one(&[flat.to_vec(), vec![mask.clone()]].concat())
+            .expect("attends");
+        let split = |t: &Tensor| {
+            t.reshaped(&[2, t.shape()[1], 3, 8])
+                .expect("as many elements")
+        };
+        let fused =
+            Case::in_domain("ai.lethe", "FusedAttention", 1).ints("positions_first", &[1; 4]);
+        let apart: Vec<Tensor> = flat.iter().map(split).collect();
+        let found = fused
+            .one(&[apart.clone(), vec![mask.clone()]].concat())
+            .expect("attends");
+        assert!(close(
+            &found.reshaped(&[2, 5, 24]).expect("fits").into(),
+            &three.clone().into()
+        ));
+        let swap = |t: &Tensor| {
+            Case::of("Transpose", 13)
+                .ints("perm", &[0, 2, 1, 3])
+                .one(std::slice::from_ref(t))
+        };
+        let four: Vec<Tensor> = apart.iter().map(|t| swap(t).expect("transposes")).collect();
+        let found = Case::of("Attention", 23)
+            .one(&[four, vec![mask]].concat())
+            .expect("attends");
+        assert!(close(
+            &swap(&found).expect("transposes").into(),
+            &split(&three).into()
+        ));
+    }
+
+    #[test]
+    fn what_does_not_fit_is_rejected() {
+        let q = numbers(&[1, 2, 3, 4], 1);
+        let case = Case::of("Attention", 23);
+        for other in [&[1, 2, 3, 5][..], &[2, 2, 3, 4], &[1, 3, 3, 4]] {
+            let k = numbers(other, 2);
+            let found = case.one(&[q.clone(), k.clone(), k]);
+            assert!(
+                matches!(found, Err(OpError::Shape { .. })),
+                "{other:?}: {found:?}"
+            );
+        }
+        let mask = numbers(&[2, 3], 3);
+        let found = case.one(&[q.clone(), q.clone(), q, mask]);
+        assert!(matches!(found, Err(OpError::Shape { .. })), "{found:?}");
+    }
+}
