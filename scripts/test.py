@@ -305,6 +305,8 @@ SUITES = [
     NEON,
     Suite("host", "command line and sandbox host", [],
           cargo_test("-p", "lethe-host"), rust_counts, limit_minutes=30),
+    Suite("tests", "hostile input, expected answers, reproducible bits, allocations", [],
+          cargo_test("-p", "lethe-tests"), rust_counts, limit_minutes=30),
     Suite("web-bindings", "wasm-bindgen bindings in headless Chromium",
           [wasm_bindgen, CHROMIUM, debian("chromium-driver", "chromedriver")],
           # Its runner does not know --show-output.

@@ -14,13 +14,12 @@ pub mod verify;
 use std::path::{Path, PathBuf};
 
 use lethe_engine::Session;
-use lethe_engine::kernels::threads::ThreadsError;
 use lethe_engine::onnx::proto;
 
 use crate::model_file::{ModelFile, ModelFileError};
 use crate::runner::{Runner, RunnerError, SandboxRunner};
 use crate::sandbox::{ModelSource, Sandbox, SandboxError, model_name};
-use crate::settings::{Device, Isolation, RunSettings};
+use crate::settings::{Device, Isolation, RunSettings, SettingsError};
 use crate::values::ValueError;
 use crate::verification;
 
@@ -61,9 +60,9 @@ pub enum CommandError {
     /// A test folder cannot be used.
     #[error(transparent)]
     Test(#[from] verification::Failure),
-    /// No threads.
+    /// A setting cannot be followed.
     #[error(transparent)]
-    Threads(#[from] ThreadsError),
+    Settings(#[from] SettingsError),
     /// Nothing can be written to the standard output.
     #[error("cannot write to the standard output: {0}")]
     Output(#[from] std::io::Error),
@@ -143,12 +142,15 @@ fn in_sandbox(path: &Path, source: SandboxError) -> CommandError {
     }
 }
 
-/// Whether the device asked for is there.
+/// Whether the device asked for is there. A sandbox has no other than the processor.
 fn check_device(settings: &RunSettings) -> Result<(), CommandError> {
-    match settings.device {
-        Device::Cpu => Ok(()),
-        other => Err(CommandError::Request(format!(
-            "device {other} is not available in this build: run with --device cpu"
-        ))),
+    let sandboxed = settings.isolation == Some(Isolation::Sandbox);
+    if sandboxed && settings.device != Device::Cpu {
+        return Err(CommandError::Request(format!(
+            "device {} cannot be reached from a sandbox: run with --isolation none",
+            settings.device
+        )));
     }
+    settings.device_choice()?;
+    Ok(())
 }

@@ -6,6 +6,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use lethe_engine::kernels::threads::ThreadsError;
+use lethe_engine::session::DeviceChoice;
 use lethe_engine::{Level, Numerics, SessionOptions, Threads};
 
 use crate::model_file::ModelFile;
@@ -137,20 +138,81 @@ impl RunSettings {
         }
     }
 
+    /// The device asked for.
+    ///
+    /// # Errors
+    /// When it is not there.
+    pub fn device_choice(&self) -> Result<DeviceChoice, SettingsError> {
+        match self.device {
+            Device::Cpu => Ok(DeviceChoice::Cpu),
+            Device::Webgpu => webgpu(),
+            Device::Cuda => Err(SettingsError::NoDevice {
+                device: Device::Cuda,
+                reason: "this build has no CUDA".into(),
+            }),
+        }
+    }
+
     /// Options for a session of a model in this process.
     ///
     /// # Errors
-    /// When the threads cannot be started.
+    /// When the device is not there or the threads cannot be started.
     pub fn session_options<'a>(
         &self,
         files: &'a ModelFile,
-    ) -> Result<SessionOptions<'a>, ThreadsError> {
+    ) -> Result<SessionOptions<'a>, SettingsError> {
         Ok(SessionOptions {
             level: self.level(),
             numerics: self.numerics.0,
             threads: Threads::new(self.thread_count())?,
+            device: self.device_choice()?,
             files,
             ..SessionOptions::default()
         })
     }
+}
+
+/// A setting that this machine or build cannot follow.
+#[derive(Debug, thiserror::Error)]
+pub enum SettingsError {
+    /// The threads could not be started.
+    #[error(transparent)]
+    Threads(#[from] ThreadsError),
+    /// The device is not there.
+    #[error("device {device} is not available: {reason}")]
+    NoDevice {
+        /// Which one.
+        device: Device,
+        /// Why.
+        reason: String,
+    },
+}
+
+/// The machine's GPU, asked for once: all sessions share it.
+#[cfg(feature = "webgpu")]
+fn webgpu() -> Result<DeviceChoice, SettingsError> {
+    use lethe_engine::device::webgpu::WebGpu;
+    use std::sync::{Arc, OnceLock};
+    static GPU: OnceLock<Result<Arc<WebGpu>, String>> = OnceLock::new();
+    let request = || {
+        let runtime = tokio::runtime::Builder::new_current_thread().build();
+        let runtime = runtime.map_err(|e| e.to_string())?;
+        let gpu = runtime.block_on(WebGpu::request());
+        gpu.map(Arc::new).map_err(|e| e.to_string())
+    };
+    match GPU.get_or_init(request) {
+        Ok(gpu) => Ok(DeviceChoice::WebGpu(gpu.clone())),
+        Err(reason) => Err(SettingsError::NoDevice {
+            device: Device::Webgpu,
+            reason: reason.clone(),
+        }),
+    }
+}
+
+#[cfg(not(feature = "webgpu"))]
+fn webgpu() -> Result<DeviceChoice, SettingsError> {
+    Err(SettingsError::NoDevice {
+        device: Device::Webgpu,
+        reason: "this build has no WebGPU (cargo's feature `webgpu`)".into(),
+    })
 }

@@ -57,11 +57,10 @@ impl Bench {
             .collect();
         let times = self.measure(&loaded, &borrowed)?;
         let profile = match self.profile {
-            true => Some(profile::measure(
-                &loaded,
-                &borrowed,
-                times.len().clamp(1, 100),
-            )?),
+            true => {
+                let runs = times.len().clamp(1, 100);
+                Some(profile::measure(&loaded, &borrowed, runs, settings.device)?)
+            }
             false => None,
         };
         let ms = |time: Duration| time.as_secs_f64() * 1e3;
@@ -77,6 +76,7 @@ impl Bench {
                 "peak_memory_bytes": peak_memory_bytes(),
                 "threads": settings.thread_count(),
                 "kernels": settings.level().name(),
+                "device": settings.device.to_string(),
             });
             if let Some(profile) = &profile {
                 document["profile"] = profile.to_json();

@@ -107,7 +107,7 @@ fn test(folder: &Path, model: &Path, settings: &RunSettings) -> Result<TestResul
     let failures = match failures(folder, model, settings) {
         Ok(failures) => failures,
         // No test can pass without threads.
-        Err(error @ (CommandError::Threads(_) | CommandError::Request(_))) => return Err(error),
+        Err(error @ (CommandError::Settings(_) | CommandError::Request(_))) => return Err(error),
         Err(error) => vec![error.to_string()],
     };
     Ok(TestResult {

@@ -9,6 +9,7 @@ use lethe_engine::Value;
 use lethe_engine::plan::Profile;
 
 use super::super::{CommandError, Loaded};
+use crate::settings::Device;
 
 /// Nodes that are printed; JSON has all of them.
 const PRINTED: usize = 15;
@@ -31,10 +32,15 @@ pub(super) fn measure(
     loaded: &Loaded,
     inputs: &[(&str, Value)],
     runs: usize,
+    device: Device,
 ) -> Result<Times, CommandError> {
     let session = loaded.runner.session().ok_or_else(|| {
         CommandError::Request("--profile sees into this process only: --isolation none".into())
     })?;
+    if device != Device::Cpu {
+        let reason = format!("--profile times the processor, not device {device}");
+        return Err(CommandError::Request(reason));
+    }
     let mut profile = Profile::default();
     let start = Instant::now();
     let clock = || start.elapsed().as_nanos() as u64;

@@ -1,0 +1,384 @@
+//! The binary `lethe` as a shell sees it: exit codes, one line on errors, JSON for programs.
+
+use serde_json::Value as Json;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+fn root() -> &'static Path {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).parent();
+    folder.expect("the crate is in a folder of the repository")
+}
+
+/// Runs `lethe` in the repository's folder.
+fn lethe(arguments: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_lethe"));
+    command.current_dir(root()).args(arguments);
+    command.output().expect("the binary starts")
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+fn json(arguments: &[&str]) -> Json {
+    let output = lethe(arguments);
+    let stderr = text(&output.stderr);
+    assert_eq!(stderr, "", "{arguments:?}");
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("{arguments:?}: {e}"))
+}
+
+/// A folder that is removed in the end.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("lethe-{name}-{}", std::process::id()));
+        std::fs::create_dir_all(&path).expect("it can be made");
+        Self(path)
+    }
+
+    fn file(&self, name: &str, content: &[u8]) -> String {
+        let path = self.0.join(name);
+        std::fs::create_dir_all(path.parent().expect("it is in the folder"))
+            .expect("it can be made");
+        std::fs::write(&path, content).expect("it can be written");
+        path.display().to_string()
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        // A folder that stays behind is no failure of the test.
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+const DIGITS: &str = "models/digits/model.onnx";
+const SAMPLE: &str = "--input=input=models/digits/samples/3.npy";
+
+#[test]
+fn what_cannot_be_done_is_one_line_and_code_2() {
+    let folder = Folder::new("refusals");
+    let broken = folder.file("broken.onnx", b"this is not a model");
+    let absent = folder.0.join("absent.onnx").display().to_string();
+    let folder_name = folder.0.display().to_string();
+    let cases: [(&str, &[&str], &str); 17] = [
+        ("an unknown command", &["frobnicate"], "frobnicate"),
+        (
+            "an unknown flag",
+            &["run", DIGITS, "--frobnicate"],
+            "--frobnicate",
+        ),
+        ("no model", &["run", &absent], "absent.onnx"),
+        ("a folder for a model", &["run", &folder_name], "directory"),
+        ("a broken model", &["run", &broken], "LETHE-MODEL-MALFORMED"),
+        (
+            "a broken model to inspect",
+            &["inspect", &broken],
+            "LETHE-MODEL-MALFORMED",
+        ),
+        ("no input", &["run", DIGITS], "LETHE-INPUT-MISSING"),
+        (
+            "an unknown input",
+            &["run", DIGITS, "--input", "x=1"],
+            "with one of input",
+        ),
+        (
+            "a wrong shape",
+            &["run", DIGITS, "--input", "input=[[1]]"],
+            "LETHE-INPUT-SHAPE",
+        ),
+        (
+            "no such file",
+            &["run", DIGITS, "--input", "input=absent.npy"],
+            "absent.npy",
+        ),
+        (
+            "text for numbers",
+            &["run", DIGITS, "--input", "input=hello"],
+            "hello",
+        ),
+        (
+            "an unknown level",
+            &["verify", "models/digits", "--kernels", "mmx"],
+            "mmx",
+        ),
+        (
+            "no threads",
+            &["verify", "models/digits", "--threads", "0"],
+            "--threads",
+        ),
+        (
+            "an unknown numerics",
+            &["run", DIGITS, SAMPLE, "--numerics", "vague"],
+            "vague",
+        ),
+        (
+            "no such device",
+            &["run", DIGITS, SAMPLE, "--device", "cuda"],
+            "device cuda",
+        ),
+        (
+            "no such folder",
+            &["verify", "models/absent"],
+            "models/absent",
+        ),
+        (
+            "a shape for nothing",
+            &["bench", DIGITS, "--shape", "x=1"],
+            "--shape x=1",
+        ),
+    ];
+    for (name, arguments, part) in cases {
+        let output = lethe(arguments);
+        let stderr = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{name}: {stderr}");
+        assert_eq!(stderr.lines().count(), 1, "{name}: {stderr}");
+        assert!(
+            stderr.starts_with("lethe: ") && stderr.contains(part),
+            "{name}: {stderr}"
+        );
+        assert_eq!(text(&output.stdout), "", "{name}: half an answer");
+    }
+}
+
+#[test]
+fn verify_passes_what_is_right_and_fails_what_is_not() {
+    let output = lethe(&["verify", "models/digits", "models/vibration", "docs"]);
+    let stdout = text(&output.stdout);
+    assert_eq!(output.status.code(), Some(0), "{stdout}");
+    assert!(stdout.contains("skipped docs"), "{stdout}");
+    assert_eq!(stdout.lines().last(), Some("2 passed, 0 failed"));
+
+    // The same model with the outputs of one set where those of the other belong.
+    let folder = Folder::new("wrong-outputs");
+    let read =
+        |name: &str| std::fs::read(root().join("models/digits").join(name)).expect("it is there");
+    folder.file("model.onnx", &read("model.onnx"));
+    folder.file(
+        "test_data_set_0/input_0.pb",
+        &read("test_data_set_0/input_0.pb"),
+    );
+    folder.file(
+        "test_data_set_0/output_0.pb",
+        &read("test_data_set_1/output_0.pb"),
+    );
+    folder.file(
+        "test_data_set_1/input_0.pb",
+        &read("test_data_set_1/input_0.pb"),
+    );
+    folder.file(
+        "test_data_set_1/output_0.pb",
+        &read("test_data_set_1/output_0.pb"),
+    );
+    let name = folder.0.display().to_string();
+    let output = lethe(&["verify", &name, "models/digits"]);
+    let stdout = text(&output.stdout);
+    assert_eq!(output.status.code(), Some(1), "{stdout}");
+    assert_eq!(stdout.lines().last(), Some("1 passed, 1 failed"));
+    assert!(
+        stdout.contains("test_data_set_0: output \"logits\""),
+        "{stdout}"
+    );
+    assert!(
+        !stdout.contains("test_data_set_1: "),
+        "the other set is right: {stdout}"
+    );
+
+    let report: Json =
+        serde_json::from_slice(&lethe(&["verify", &name, "--json"]).stdout).expect("JSON");
+    assert_eq!(
+        (&report["passed"], &report["failed"]),
+        (&Json::from(0), &Json::from(1))
+    );
+    assert!(
+        report["tests"][0]["failures"][0]
+            .as_str()
+            .is_some_and(|f| f.contains("logits"))
+    );
+}
+
+#[test]
+fn a_model_that_cannot_be_loaded_is_a_failed_test() {
+    let folder = Folder::new("broken-model");
+    folder.file("model.onnx", b"this is not a model");
+    let output = lethe(&["verify", &folder.0.display().to_string()]);
+    let stdout = text(&output.stdout);
+    assert_eq!(output.status.code(), Some(1), "{stdout}");
+    assert!(stdout.contains("LETHE-MODEL-MALFORMED"), "{stdout}");
+    assert_eq!(stdout.lines().last(), Some("0 passed, 1 failed"));
+}
+
+#[test]
+fn run_prints_and_writes_the_outputs() {
+    let folder = Folder::new("outputs");
+    let name = folder.0.join("new").display().to_string();
+    let output = lethe(&["run", DIGITS, SAMPLE, "--output", &name]);
+    let stdout = text(&output.stdout);
+    assert_eq!(output.status.code(), Some(0), "{stdout}");
+    assert!(
+        stdout.contains("logits: float[1, 10]") && stdout.contains("sha256"),
+        "{stdout}"
+    );
+    let written = std::fs::read(folder.0.join("new/logits.npy")).expect("it was written");
+    let logits: Vec<f32> = written[written.len() - 40..]
+        .chunks_exact(4)
+        .map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]))
+        .collect();
+    let best = logits
+        .iter()
+        .enumerate()
+        .max_by(|a, b| a.1.total_cmp(b.1))
+        .map(|(i, _)| i);
+    assert_eq!(best, Some(3), "a three is read as a three: {logits:?}");
+}
+
+#[test]
+fn reproducible_digests_do_not_depend_on_how_the_input_was_given() {
+    let digest = |input: &str, more: &[&str]| {
+        let input = format!("--input=input={input}");
+        let mut arguments = vec![
+            "run",
+            DIGITS,
+            &input,
+            "--json",
+            "--numerics",
+            "reproducible",
+        ];
+        arguments.extend(more);
+        let answer = json(&arguments);
+        assert_eq!(answer["outputs"][0]["datatype"], "FP32");
+        answer["outputs"][0]["sha256"]
+            .as_str()
+            .expect("a digest")
+            .to_owned()
+    };
+    let base = digest("models/digits/samples/7.npy", &[]);
+    assert_eq!(base.len(), 64);
+    assert_eq!(
+        digest("models/digits/samples/7.npy", &["--kernels", "scalar"]),
+        base
+    );
+    assert_eq!(
+        digest("models/digits/samples/7.npy", &["--threads", "3"]),
+        base
+    );
+    assert_ne!(digest("models/digits/samples/1.npy", &[]), base);
+}
+
+#[test]
+fn bench_measures() {
+    let report = json(&[
+        "bench",
+        DIGITS,
+        "--seconds",
+        "0.05",
+        "--json",
+        "--profile",
+        "--threads",
+        "1",
+    ]);
+    let number = |key: &str| {
+        report[key]
+            .as_f64()
+            .unwrap_or_else(|| panic!("{key} in {report}"))
+    };
+    assert!(number("min_ms") > 0.0 && number("min_ms") <= number("median_ms"));
+    assert!(number("median_ms") <= number("p90_ms"));
+    assert!(number("runs") >= 1.0);
+    if cfg!(target_os = "linux") {
+        assert!(number("peak_memory_bytes") > 1e6);
+    }
+    let operators = report["profile"]["operators"]
+        .as_array()
+        .expect("operators");
+    assert!(!operators.is_empty());
+    let from_data = lethe(&[
+        "bench",
+        DIGITS,
+        "--seconds",
+        "0.01",
+        "--data",
+        "test_data_set_1",
+    ]);
+    assert_eq!(
+        from_data.status.code(),
+        Some(0),
+        "{}",
+        text(&from_data.stderr)
+    );
+}
+
+#[test]
+fn inspect_tells_what_a_model_needs() {
+    let report = json(&["inspect", DIGITS, "--json"]);
+    let input = &report["inputs"][0];
+    assert_eq!(
+        (&input["name"], &input["datatype"]),
+        (&Json::from("input"), &Json::from("FP32"))
+    );
+    assert_eq!(input["shape"], serde_json::json!([-1, 1, 28, 28]));
+    assert_eq!(report["outputs"][0]["name"], "logits");
+    assert_eq!(report["parameters"], 25_034);
+    assert_eq!(report["runs"], true);
+    let conv = report["operators"]
+        .as_array()
+        .expect("operators")
+        .iter()
+        .find(|o| o["operator"] == "Conv");
+    let conv = conv.expect("digits has convolutions");
+    assert_eq!(
+        (&conv["nodes"], &conv["supported"]),
+        (&Json::from(3), &Json::from(true))
+    );
+    assert!(
+        report["memory"]["arena_bytes"]
+            .as_u64()
+            .is_some_and(|bytes| bytes > 0)
+    );
+}
+
+#[test]
+fn inspect_lists_every_unknown_operator() {
+    use lethe_engine::DataType::Float32;
+    let folder = Folder::new("unknown-operators");
+    let model = lethe_engine::onnx::writer::ModelWriter::new(17)
+        .import("com.example", 3)
+        .input("x", Float32, &["n"])
+        .node("NoSuchThing", &["x"], &["a"], vec![])
+        .node("NoSuchThing", &["a"], &["b"], vec![])
+        .node_of("com.example", "Other", &["b"], &["y"], vec![])
+        .output("y");
+    let path = folder.file("model.onnx", &model.to_bytes());
+    let output = lethe(&["inspect", &path, "--json"]);
+    assert_eq!(output.status.code(), Some(1), "the answer is no");
+    let report: Json = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!(report["error"]["code"], "LETHE-OPERATOR-UNKNOWN");
+    let unknown: Vec<(&str, u64)> = report["operators"]
+        .as_array()
+        .expect("operators")
+        .iter()
+        .filter(|o| o["supported"] == false)
+        .map(|o| {
+            (
+                o["operator"].as_str().unwrap_or_default(),
+                o["nodes"].as_u64().unwrap_or_default(),
+            )
+        })
+        .collect();
+    assert_eq!(unknown, [("NoSuchThing", 2), ("Other", 1)]);
+    let printed = text(&lethe(&["inspect", &path]).stdout);
+    assert!(
+        printed.contains("com.example.Other") && printed.contains("UNKNOWN in opset 3"),
+        "{printed}"
+    );
+}
+
+#[test]
+fn help_is_no_error() {
+    for arguments in [&["--help"][..], &["run", "--help"], &["--version"]] {
+        let output = lethe(arguments);
+        assert_eq!(output.status.code(), Some(0), "{arguments:?}");
+        assert!(!output.stdout.is_empty(), "{arguments:?}");
+    }
+}
