@@ -29,6 +29,7 @@ pub(super) struct DepthToSpace {
 #[derive(Debug)]
 pub(super) struct SpaceToDepth {
     block: usize,
+    channel_first: bool,
 }
 
 fn block_size(node: &Attributes) -> Result<usize, OpError> {
@@ -93,22 +94,24 @@ fn four(shape: &[usize]) -> Result<[usize; 4], OpError> {
         .map_err(|_| OpError::shape("input", "[N, C, H, W]", format!("{shape:?}")))
 }
 
+/// Whether the channel is the outermost part of the depth.
+fn channel_first(node: &Attributes) -> Result<bool, OpError> {
+    match node.string_or("mode", "DCR")? {
+        "DCR" => Ok(false),
+        "CRD" => Ok(true),
+        other => Err(OpError::Attribute {
+            name: "mode".into(),
+            expected: "DCR or CRD".into(),
+            found: other.into(),
+        }),
+    }
+}
+
 impl DepthToSpace {
     pub(super) fn parse(node: &Attributes) -> Result<Self, OpError> {
-        let channel_first = match node.string_or("mode", "DCR")? {
-            "DCR" => false,
-            "CRD" => true,
-            other => {
-                return Err(OpError::Attribute {
-                    name: "mode".into(),
-                    expected: "DCR or CRD".into(),
-                    found: other.into(),
-                });
-            }
-        };
         Ok(Self {
             block: block_size(node)?,
-            channel_first,
+            channel_first: channel_first(node)?,
         })
     }
 }
@@ -138,6 +141,7 @@ impl SpaceToDepth {
     pub(super) fn parse(node: &Attributes) -> Result<Self, OpError> {
         Ok(Self {
             block: block_size(node)?,
+            channel_first: channel_first(node)?,
         })
     }
 }
@@ -155,12 +159,11 @@ impl Operator for SpaceToDepth {
         let b = self.block;
         let [n, c, h, w] = four(ctx.input_shape(0, "input")?)?;
         let (h, w) = (h / b, w / b);
-        permute(
-            ctx,
-            &[n, c, h, b, w, b],
-            [0, 3, 5, 1, 2, 4],
-            &[n, c * b * b, h, w],
-        )
+        let order = match self.channel_first {
+            true => [0, 1, 3, 5, 2, 4],
+            false => [0, 3, 5, 1, 2, 4],
+        };
+        permute(ctx, &[n, c, h, b, w, b], order, &[n, c * b * b, h, w])
     }
 }
 

@@ -1,8 +1,10 @@
 //! `Range`: numbers from `start` up to, not including, `limit`, `delta` apart.
 //!
-//! Spec: <https://onnx.ai/onnx/operators/onnx__Range.html>, opset 11.
-//! Shapes: three scalars → `output: [max(ceil((limit - start) / delta), 0)]`. Types: f32, f64,
-//! int16, int32, int64.
+//! Spec: <https://onnx.ai/onnx/operators/onnx__Range.html>, opsets 11, 27.
+//! Shapes: three scalars → `output: [max(ceil((limit - start) / delta), 0)]`. Types: f32, f64, f16,
+//! bf16, int16, int32, int64.
+
+use half::{bf16, f16};
 
 use crate::error::OpError;
 use crate::graph::{Attributes, Dim, Int, Ints};
@@ -19,6 +21,8 @@ const TYPES: &[DataType] = &[
     DataType::Int16,
     DataType::Int32,
     DataType::Int64,
+    DataType::Float16,
+    DataType::Bfloat16,
 ];
 
 /// Elements up to which `infer` gives them.
@@ -83,6 +87,24 @@ macro_rules! floats {
 integers!(i16, i32, i64);
 floats!(f32, f64);
 
+macro_rules! halves {
+    ($($t:ty),*) => {$(
+        impl Number for $t {
+            fn to_f64(self) -> f64 {
+                self.into()
+            }
+            fn count(self, limit: Self, delta: Self) -> Option<usize> {
+                self.to_f32().count(limit.to_f32(), delta.to_f32())
+            }
+            fn plus(self, i: usize, delta: Self) -> Self {
+                Self::from_f32(self.to_f32().plus(i, delta.to_f32()))
+            }
+        }
+    )*};
+}
+
+halves!(f16, bf16);
+
 fn count<T: Number>(views: [TensorView<'_>; 3]) -> Result<usize, OpError> {
     let [start, limit, delta] = [
         views[0].single::<T>()?,
@@ -119,6 +141,8 @@ macro_rules! by_type {
             DataType::Float64 => $function::<f64>($($argument),*),
             DataType::Int16 => $function::<i16>($($argument),*),
             DataType::Int32 => $function::<i32>($($argument),*),
+            DataType::Float16 => $function::<f16>($($argument),*),
+            DataType::Bfloat16 => $function::<bf16>($($argument),*),
             _ => $function::<i64>($($argument),*),
         }
     };

@@ -99,7 +99,7 @@ pub fn encode_small_float(data_type: DataType, value: f32, saturate: bool) -> u8
     };
     if value.is_nan() {
         return format.nan.map_or(
-            format.largest,
+            format.sign_bit,
             |nan| if nan == 0x80 { nan } else { nan | sign },
         );
     }

@@ -33,7 +33,8 @@ impl Linear {
 
     /// The scores of every row, `[rows, scores]`.
     fn rows(&self, x: &[f32], columns: usize) -> Result<Vec<f32>, OpError> {
-        if self.coefficients.len() != self.scores * columns {
+        // Some exporters leave more coefficients than there are features; the first ones count.
+        if self.coefficients.len() < self.scores * columns {
             let expected = format!("{} coefficients for each score", columns);
             let found = format!("{} for {} scores", self.coefficients.len(), self.scores);
             return Err(OpError::shape("X", expected, found));
