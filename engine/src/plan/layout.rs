@@ -200,7 +200,11 @@ impl Maker {
             .map(|id| id.map(|id| self.known[id.index()].info()))
             .collect();
         let ctx = InferContext::new(&infos, step.outputs.len(), &step.subgraph_outputs);
-        let outputs = step.operator.infer(&ctx)?;
+        // What a subgraph gives may be of a kind that only a run tells; then nothing is known.
+        let outputs = match infos.iter().flatten().all(|info| info.kind.is_some()) {
+            true => step.operator.infer(&ctx)?,
+            false => step.outputs.iter().map(|_| OutputInfo::unknown()).collect(),
+        };
         if outputs.len() < step.outputs.len() {
             return Err(OpError::Internal {
                 what: format!(
