@@ -25,25 +25,26 @@ for (const { id, name, about } of BACKENDS) {
   );
 }
 
-/** One reading is under way at a time; of the drawings that come meanwhile only the last counts. */
-let reading = false;
-let waiting;
-async function read(strokes) {
-  if (!ready || strokes.length === 0) return;
-  if (reading) {
-    waiting = strokes;
-    return;
-  }
-  reading = true;
-  try {
-    const probabilities = await reader.read(toPixels(seen, strokes));
+/**
+ * Reads a drawing. One reading is under way at a time; of the drawings that come meanwhile only the
+ * last counts. Done when that one has been read.
+ */
+let reading;
+let latest;
+function read(strokes) {
+  if (!ready || strokes.length === 0) return undefined;
+  latest = strokes;
+  reading ??= readLatest().finally(() => (reading = undefined));
+  return reading;
+}
+
+async function readLatest() {
+  while (latest) {
+    const pixels = toPixels(seen, latest);
+    latest = undefined;
+    const probabilities = await reader.read(pixels);
     // The drawing may have been washed away in between.
     if (pad.strokes.length > 0) showReading(probabilities);
-  } finally {
-    reading = false;
-    const next = waiting;
-    waiting = undefined;
-    if (next) void read(next);
   }
 }
 
@@ -105,6 +106,7 @@ pad.onchange = async (strokes) => {
   if (!ready) return;
   if (strokes.length === 0) return showNothing();
   await read(strokes);
+  if (pad.strokes.length === 0) return;
   announce.textContent = `Reads ${digit.textContent}, ${certainty.textContent}`;
   await measure(strokes);
 };
@@ -133,8 +135,7 @@ async function showSize() {
 }
 
 startInspector();
-void startSamples();
-void showSize();
+const besides = Promise.all([startSamples(), showSize()]);
 try {
   await reader.load(
     ({ phase, loaded, total }) => {
@@ -163,4 +164,5 @@ try {
   certainty.textContent =
     error instanceof LetheError ? `${error.message} (${error.code})` : `The engine did not start: ${error.message}`;
 }
+await besides;
 document.documentElement.dataset.loaded = "true";
