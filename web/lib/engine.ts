@@ -62,14 +62,12 @@ async function download(url: string): Promise<WebAssembly.Module> {
   }
 }
 
-/**
- * Whether the platform has a GPU worth using: an adapter that is none in software, which would be
- * slower than WebAssembly.
- */
-export async function hasGpu(): Promise<boolean> {
+/** What the platform has to compute on with WebGPU. */
+export async function findGpu(): Promise<"none" | "software" | "hardware"> {
   const gpu = typeof navigator === "object" ? (navigator as { gpu?: Gpu }).gpu : undefined;
   const adapter = await gpu?.requestAdapter().catch(() => null);
-  return adapter != null && !adapter.info?.isFallbackAdapter;
+  if (adapter == null) return "none";
+  return adapter.info?.isFallbackAdapter ? "software" : "hardware";
 }
 
 /** The part of WebGPU that is asked; TypeScript's `dom` library has none. */

@@ -1,4 +1,4 @@
-import { bestBuild, compile, hasGpu, type Build } from "./engine.js";
+import { bestBuild, compile, findGpu, type Build } from "./engine.js";
 import { LetheError, toLetheError } from "./errors.js";
 import {
   Model, type Backend, type Description, type LoadRequest, type Numerics, type Placement,
@@ -87,8 +87,16 @@ export class InferenceSession {
         signal?.throwIfAborted();
         return new InferenceSession(await door.load(request, onProgress, signal));
       };
-      if (settings.backend !== "auto") return await load(settings.backend);
-      if (settings.numerics === "reproducible" || !(await hasGpu())) return await load("wasm");
+      if (settings.backend === "wasm" || settings.numerics === "reproducible") {
+        return await load("wasm");
+      }
+      const gpu = await findGpu();
+      if (settings.backend === "webgpu") {
+        if (gpu !== "none") return await load("webgpu");
+        throw new LetheError("LETHE-DEVICE", "device webgpu: this platform offers no graphics adapter");
+      }
+      // An adapter in software would be slower than WebAssembly.
+      if (gpu !== "hardware") return await load("wasm");
       try {
         return await load("webgpu");
       } catch (thrown) {
