@@ -59,7 +59,7 @@ function showReading(probabilities) {
   digit.textContent = best;
   digit.dataset.state = share < 0.6 ? "unsure" : "sure";
   const percent = Math.min(99.9, 100 * share).toFixed(1);
-  certainty.innerHTML = `<b>${percent} %</b>${share < 0.6 ? "perhaps, or something else" : "certain"}`;
+  certainty.innerHTML = `<b>${percent} %</b> ${share < 0.6 ? "perhaps, or something else" : "certain"}`;
   [...bars.children].forEach((bar, i) => {
     bar.classList.toggle("best", i === best);
     bar.querySelector(".level").style.setProperty("--share", probabilities[i]);
