@@ -2,6 +2,7 @@
 //! captured values that have become constants as constants of their own.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 
 use crate::error::NodeName;
 use crate::graph::{Attributes, Graph, Node, ValueId};
@@ -77,9 +78,9 @@ fn inline(graph: &mut Graph, mut node: Node, index: usize) {
         .collect();
     for (i, value) in subgraph.values.into_iter().enumerate() {
         let inner = ValueId(i as u32);
-        if !ids.contains_key(&inner) {
+        if let Entry::Vacant(entry) = ids.entry(inner) {
             let name = format!("{}/{}", node.name.name, value.name);
-            ids.insert(inner, graph.add_value(name, value.value_type));
+            entry.insert(graph.add_value(name, value.value_type));
         }
     }
     for (inner, tensor) in subgraph.constants {
