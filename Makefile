@@ -9,7 +9,7 @@ build:           ## the `lethe` program, at target/release/lethe, with its guest
 	cargo build --release --package lethe-host --bin lethe --features webgpu
 
 demo:            ## reads a drawn digit natively and in a sandbox, and shows that it is forgotten
-	cargo run --quiet --release --package lethe-host --example demo
+	cargo run --quiet --release --package lethe-host --features webgpu --example demo
 
 package:         ## the npm package, in web/pkg
 	cd web && { [ -d node_modules ] || npm ci --no-audit --no-fund; } && node build.mjs
