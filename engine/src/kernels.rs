@@ -14,6 +14,7 @@ pub mod gemm;
 pub mod half_precision;
 pub mod integer_gemm;
 pub mod normalization;
+pub mod offload;
 pub mod plain_product;
 pub mod pooling;
 pub mod quantization;

@@ -33,6 +33,7 @@ pub use mask::{Mask, MaskValues, Visible};
 
 use crate::isa::{Isa, Kernel, Level};
 use crate::kernels::env::Env;
+use crate::kernels::offload;
 use crate::kernels::scratch;
 
 use microkernel::Rows;
@@ -136,6 +137,9 @@ pub struct Attention<'a> {
 /// # Panics
 /// If the sizes do not fit the slices or each other.
 pub fn attention(env: &Env, job: &Attention<'_>, output: &mut [f32], output_strides: HeadStrides) {
+    if let Some(host) = offload::host() {
+        return offload::Call::attention(job, output, output_strides).send(host);
+    }
     let s = job.sizes;
     assert!(
         s.kv_heads > 0 && s.heads.is_multiple_of(s.kv_heads),

@@ -26,6 +26,7 @@ use super::env::Env;
 use super::gemm::blocking::{Lhs, Product};
 use super::gemm::microkernel::OutputBlock;
 use super::gemm::{self, Activation, Bias, Epilogue, Gemm, Left, MatrixRef, Right};
+use super::offload;
 use super::scratch;
 use crate::isa::{Isa, Kernel};
 
@@ -53,6 +54,9 @@ pub struct Convolution<'a> {
 /// # Panics
 /// If a slice has another length than the geometry says.
 pub fn convolve(env: &Env, convolution: Convolution<'_>) {
+    if let Some(host) = offload::host() {
+        return offload::Call::convolve(&convolution).send(host);
+    }
     let Convolution {
         geometry,
         input,

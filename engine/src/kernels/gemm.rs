@@ -24,6 +24,7 @@ pub use self::epilogue::{Activation, Bias, Epilogue};
 use self::microkernel::OutputBlock;
 pub use self::packing::{PackedA, PackedARef, PackedB, PackedBRef, packed_len, tile_shape};
 use super::env::Env;
+use super::offload;
 use super::scratch;
 use super::threads::Threads;
 
@@ -151,6 +152,9 @@ const PARALLEL_THRESHOLD: usize = 1 << 17;
 /// If shapes do not fit each other or the slices, or if a packed operand was packed for a level
 /// with another register tile.
 pub fn gemm(env: &Env, product: Gemm<'_>) {
+    if let Some(host) = offload::host() {
+        return offload::Call::gemm(&product).send(host);
+    }
     let Gemm {
         a,
         b,
@@ -274,6 +278,9 @@ pub struct BatchedGemm<'a> {
 /// # Panics
 /// If shapes do not fit each other or the slices.
 pub fn gemm_batched(env: &Env, products: BatchedGemm<'_>) {
+    if let Some(host) = offload::host() {
+        return offload::Call::gemm_batched(&products).send(host);
+    }
     let BatchedGemm {
         a,
         a_offsets,

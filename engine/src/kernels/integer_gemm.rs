@@ -32,9 +32,11 @@ mod tests;
 
 pub use output::{Bias, Output, Scale};
 pub use packing::PackedRhs;
+pub(crate) use packing::PackedRhsRef;
 
 use crate::isa::dispatch_byte_dot;
 use crate::kernels::env::Env;
+use crate::kernels::offload;
 use crate::kernels::scratch;
 
 use microkernel::{PartKernel, Target};
@@ -132,6 +134,14 @@ const LEAST_PARALLEL_WORK: usize = 1 << 17;
 /// # Panics
 /// If a slice does not have the length that the sizes ask for.
 pub fn gemm(env: &Env, lhs: Lhs<'_>, rhs: &PackedRhs, output: Output<'_>) {
+    match offload::host() {
+        Some(host) => offload::Call::integer_gemm(&lhs, rhs.view(), &output).send(host),
+        None => gemm_packed(env, lhs, rhs.view(), output),
+    }
+}
+
+/// [`gemm`] with a right operand that lies somewhere else.
+pub(crate) fn gemm_packed(env: &Env, lhs: Lhs<'_>, rhs: PackedRhsRef<'_>, output: Output<'_>) {
     let (m, n, k) = (lhs.m, rhs.n(), rhs.k());
     assert_eq!(lhs.data.len(), m * k, "A is not [M, K]");
     assert!(
@@ -188,7 +198,7 @@ pub fn gemm(env: &Env, lhs: Lhs<'_>, rhs: &PackedRhs, output: Output<'_>) {
 struct Job<'a> {
     rows: &'a [u8],
     stride: usize,
-    rhs: &'a PackedRhs,
+    rhs: PackedRhsRef<'a>,
     /// Factor of a column's sum, one a row.
     of_sums: &'a [i32],
     /// Factor of a column's zero point, one a row.

@@ -53,7 +53,6 @@ impl Dropout {
     }
 }
 
-#[expect(clippy::useless_conversion, reason = "one of the types is f64 itself")]
 fn real_scalar(view: TensorView<'_>) -> Result<f64, OpError> {
     match_type!(view.data_type(); f32, f64, half::f16, half::bf16 as T =>
         Ok(f64::from(view.single::<T>()?)); other => Err(refused(other)))
@@ -82,7 +81,6 @@ impl Operator for Dropout {
         ]))
     }
 
-    #[expect(clippy::useless_conversion, reason = "one of the types is f64 itself")]
     fn run(&self, ctx: &mut RunContext<'_>) -> Result<(), OpError> {
         let ratio = self.ratio(ctx)?;
         let is_kept = |i: usize| ratio == 0.0 || uniform(self.seed, i as u64) >= ratio;

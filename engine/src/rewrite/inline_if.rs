@@ -2,7 +2,6 @@
 //! captured values that have become constants as constants of their own.
 
 use std::collections::HashMap;
-use std::collections::hash_map::Entry;
 
 use crate::error::NodeName;
 use crate::graph::{Attributes, Graph, Node, ValueId};
@@ -78,9 +77,9 @@ fn inline(graph: &mut Graph, mut node: Node, index: usize) {
         .collect();
     for (i, value) in subgraph.values.into_iter().enumerate() {
         let inner = ValueId(i as u32);
-        if let Entry::Vacant(entry) = ids.entry(inner) {
+        if !ids.contains_key(&inner) {
             let name = format!("{}/{}", node.name.name, value.name);
-            entry.insert(graph.add_value(name, value.value_type));
+            ids.insert(inner, graph.add_value(name, value.value_type));
         }
     }
     for (inner, tensor) in subgraph.constants {

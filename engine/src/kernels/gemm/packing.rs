@@ -17,6 +17,7 @@ use bytemuck::Zeroable;
 
 use super::MatrixRef;
 use crate::isa::{Isa, Kernel, Level, Numerics, dispatch};
+use crate::kernels::offload;
 use crate::kernels::scratch::Line;
 
 /// Rows and columns of the register tile of a level: the heights of [`PackedA`] panels and the
@@ -31,6 +32,11 @@ pub fn tile_shape(level: Level) -> (usize, usize) {
         }
     }
     dispatch(level, Numerics::Fast, Shape)
+}
+
+/// The tile of whoever computes with what is packed now: this machine, or a guest's host.
+fn packing_shape(level: Level) -> (usize, usize) {
+    offload::host().map_or_else(|| tile_shape(level), |host| host.tile_shape)
 }
 
 /// Elements of a packed matrix of `k` × `n` with panels of `width`.
@@ -155,7 +161,7 @@ impl PackedB {
         row_stride: usize,
         col_stride: usize,
     ) -> PackedB {
-        let width = tile_shape(level).1;
+        let width = packing_shape(level).1;
         let mut data = AlignedElements::zeroed(packed_len(k, n, width));
         pack_columns(
             &source,
@@ -235,7 +241,7 @@ impl PackedA {
     /// Packs a matrix for the micro-kernel of `level`.
     pub fn pack(level: Level, a: MatrixRef<'_>) -> PackedA {
         let (m, k) = (a.rows, a.cols);
-        let height = tile_shape(level).0;
+        let height = packing_shape(level).0;
         let mut data = AlignedElements::zeroed(packed_len(k, m, height));
         // The rows of A are the columns of its transpose.
         let strides = (a.col_stride, a.row_stride);
@@ -274,6 +280,16 @@ impl<'a> PackedARef<'a> {
     pub fn new(m: usize, k: usize, height: usize, data: &'a [f32]) -> Option<Self> {
         let panels = m.checked_next_multiple_of(height)?;
         (panels.checked_mul(k)? == data.len()).then_some(PackedARef { m, k, height, data })
+    }
+
+    /// Rows of a panel.
+    pub fn height(&self) -> usize {
+        self.height
+    }
+
+    /// The panels.
+    pub fn data(&self) -> &'a [f32] {
+        self.data
     }
 
     /// Rows.

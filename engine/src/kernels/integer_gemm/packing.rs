@@ -7,7 +7,7 @@ use super::{Bytes, PANEL};
 /// Four steps of K for the 16 columns of a panel: one cache line.
 #[derive(Debug, Clone, Copy, Pod, Zeroable)]
 #[repr(C, align(64))]
-pub(super) struct KStep([[i8; 4]; PANEL]);
+pub(crate) struct KStep([[i8; 4]; PANEL]);
 
 /// The right operand of an integer product in panels of 16 columns, with the sums of its columns.
 /// Made once of a weight; see the [module documentation](super) for the layout.
@@ -131,6 +131,17 @@ impl PackedRhs {
         }
     }
 
+    /// The packed matrix as gemm takes it.
+    pub(crate) fn view(&self) -> PackedRhsRef<'_> {
+        PackedRhsRef {
+            k: self.k,
+            n: self.n,
+            steps: &self.steps,
+            sums: &self.sums,
+            zero_points: &self.zero_points,
+        }
+    }
+
     /// Rows.
     pub fn k(&self) -> usize {
         self.k
@@ -147,18 +158,66 @@ impl PackedRhs {
             + size_of_val(&self.sums[..])
             + size_of_val(&self.zero_points[..])
     }
+}
+
+/// A packed right operand that lies somewhere else, such as in a guest's memory.
+#[derive(Clone, Copy)]
+pub(crate) struct PackedRhsRef<'a> {
+    k: usize,
+    n: usize,
+    steps: &'a [KStep],
+    sums: &'a [i32],
+    zero_points: &'a [i32],
+}
+
+impl<'a> PackedRhsRef<'a> {
+    /// The parts of a [`PackedRhs`], or `None` if their lengths are not those it would have.
+    pub(crate) fn new(
+        k: usize,
+        n: usize,
+        steps: &'a [KStep],
+        sums: &'a [i32],
+        zero_points: &'a [i32],
+    ) -> Option<Self> {
+        let panels = n.div_ceil(PANEL);
+        let good = panels.checked_mul(k.div_ceil(4))? == steps.len()
+            && sums.len() == panels * PANEL
+            && [0, panels * PANEL].contains(&zero_points.len());
+        good.then_some(Self {
+            k,
+            n,
+            steps,
+            sums,
+            zero_points,
+        })
+    }
+
+    /// Steps, sums and zero points, as [`Self::new`] takes them.
+    pub(crate) fn parts(&self) -> (&'a [KStep], &'a [i32], &'a [i32]) {
+        (self.steps, self.sums, self.zero_points)
+    }
+
+    /// Rows.
+    pub(crate) fn k(&self) -> usize {
+        self.k
+    }
+
+    /// Columns.
+    pub(crate) fn n(&self) -> usize {
+        self.n
+    }
 
     /// The steps of the panels from `panel` on.
-    pub(super) fn steps_from(&self, panel: usize) -> &[KStep] {
+    pub(super) fn steps_from(&self, panel: usize) -> &'a [KStep] {
         &self.steps[panel * self.k.div_ceil(4)..]
     }
 
-    pub(super) fn sums(&self) -> &[i32] {
-        &self.sums
+    pub(super) fn sums(&self) -> &'a [i32] {
+        self.sums
     }
 
-    pub(super) fn zero_points(&self) -> &[i32] {
-        &self.zero_points
+    pub(super) fn zero_points(&self) -> &'a [i32] {
+        self.zero_points
     }
 }
 

@@ -148,9 +148,10 @@ fn transposed_packing_is_the_same_matrix() {
         for signed in [false, true] {
             let one = PackedRhs::new(of_sign(&b, signed), k, n, &[3]);
             let two = PackedRhs::transposed(of_sign(&transposed, signed), k, n, &[3]);
-            assert_eq!(one.sums(), two.sums(), "{k}x{n}");
-            let bytes =
-                |packed: &PackedRhs| bytemuck::cast_slice::<_, u8>(packed.steps_from(0)).to_vec();
+            assert_eq!(one.view().sums(), two.view().sums(), "{k}x{n}");
+            let bytes = |packed: &PackedRhs| {
+                bytemuck::cast_slice::<_, u8>(packed.view().steps_from(0)).to_vec()
+            };
             assert_eq!(bytes(&one), bytes(&two), "{k}x{n}");
         }
     }
