@@ -58,9 +58,11 @@ mod rearrange;
 mod recurrent;
 mod reduce;
 mod reshape;
+mod resize;
 mod rotary_embedding;
 mod scatter;
 mod select;
+mod sequence;
 mod shape;
 mod shrink;
 mod signs;
@@ -229,7 +231,27 @@ operators! {
     ("ai.onnx.ml", "LinearRegressor",  1, ml::linear::LinearRegressor),
     ("ai.onnx.ml", "Normalizer",       1, ml::scaling::Normalizer),
     ("ai.onnx.ml", "Scaler",           1, ml::scaling::Scaler),
+    ("ai.onnx.ml", "TreeEnsemble",     5, ml::trees::TreeEnsemble),
+    ("ai.onnx.ml", "TreeEnsembleClassifier", 1, ml::trees::TreeEnsembleClassifier),
+    ("ai.onnx.ml", "TreeEnsembleRegressor", 1, ml::trees::TreeEnsembleRegressor),
     ("ai.onnx.ml", "ZipMap",           1, ml::zip_map::ZipMap),
+    // -- sequences and optionals
+    ("ai.onnx", "ConcatFromSequence", 11, sequence::ConcatFromSequence),
+    ("ai.onnx", "Optional",           15, sequence::Optional),
+    ("ai.onnx", "OptionalGetElement", 15, sequence::OptionalGetElement),
+    ("ai.onnx", "OptionalHasElement", 15, sequence::OptionalHasElement),
+    ("ai.onnx", "SequenceAt",         11, sequence::SequenceAt),
+    ("ai.onnx", "SequenceConstruct",  11, sequence::SequenceConstruct),
+    ("ai.onnx", "SequenceEmpty",      11, sequence::SequenceEmpty),
+    ("ai.onnx", "SequenceErase",      11, sequence::SequenceErase),
+    ("ai.onnx", "SequenceInsert",     11, sequence::SequenceInsert),
+    ("ai.onnx", "SequenceLength",     11, sequence::SequenceLength),
+    ("ai.onnx", "SplitToSequence",    11, sequence::SplitToSequence),
+    // -- images
+    ("ai.onnx", "Resize",             10, resize::ResizeByScales),
+    ("ai.onnx", "Resize",             11, resize::Resize),
+    ("ai.onnx", "Upsample",            7, resize::UpsampleByAttribute),
+    ("ai.onnx", "Upsample",            9, resize::Upsample),
     // -- control flow
     ("ai.onnx", "If",                  1, conditional::If),
     ("ai.onnx", "Loop",                1, loops::Loop),

@@ -5,6 +5,7 @@
 
 pub(super) mod linear;
 pub(super) mod scaling;
+pub(super) mod trees;
 pub(super) mod zip_map;
 
 use crate::error::OpError;
