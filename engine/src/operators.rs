@@ -32,6 +32,7 @@ mod constant_of_shape;
 mod conv;
 mod cumulative;
 mod dropout;
+mod einsum;
 mod element_types;
 mod expand;
 mod fused;
@@ -46,6 +47,7 @@ mod loops;
 mod matmul;
 mod matmul_nbits;
 mod ml;
+mod non_max_suppression;
 mod one_hot;
 mod pad;
 mod pool;
@@ -252,6 +254,7 @@ operators! {
     ("ai.onnx", "Resize",             11, resize::Resize),
     ("ai.onnx", "Upsample",            7, resize::UpsampleByAttribute),
     ("ai.onnx", "Upsample",            9, resize::Upsample),
+    ("ai.onnx", "NonMaxSuppression",  10, non_max_suppression::NonMaxSuppression),
     // -- control flow
     ("ai.onnx", "If",                  1, conditional::If),
     ("ai.onnx", "Loop",                1, loops::Loop),
@@ -274,6 +277,7 @@ operators! {
     // -- matrix products
     ("ai.lethe", "FusedGemm",          1, gemm::FusedGemm),
     ("ai.lethe", "FusedMatMul",        1, matmul::FusedMatMul),
+    ("ai.onnx", "Einsum",             12, einsum::Einsum),
     ("ai.onnx", "Gemm",                1, gemm::Gemm),
     ("ai.onnx", "MatMul",              1, matmul::MatMul),
     // -- attention
