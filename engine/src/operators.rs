@@ -38,6 +38,7 @@ mod expand;
 mod fused;
 mod gather;
 mod gemm;
+mod grid_sample;
 mod grouped_query_attention;
 mod identity;
 mod layer_normalization;
@@ -254,6 +255,7 @@ operators! {
     ("ai.onnx", "Resize",             11, resize::Resize),
     ("ai.onnx", "Upsample",            7, resize::UpsampleByAttribute),
     ("ai.onnx", "Upsample",            9, resize::Upsample),
+    ("ai.onnx", "GridSample",         16, grid_sample::GridSample),
     ("ai.onnx", "NonMaxSuppression",  10, non_max_suppression::NonMaxSuppression),
     // -- control flow
     ("ai.onnx", "If",                  1, conditional::If),
