@@ -91,6 +91,10 @@ impl Forest {
                 _ => {}
             }
         }
+        // Where every node is the child of another, there is a cycle.
+        if self.roots.is_empty() && count > 0 {
+            return Err(broken("no root"));
+        }
         match self.roots.iter().all(|&root| root < count) {
             true => Ok(self),
             false => Err(broken("a root that does not exist")),
