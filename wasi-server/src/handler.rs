@@ -116,7 +116,10 @@ impl TensorInfo {
         let data_type = DataType::from_protocol_name(&self.datatype);
         let dim = |&size: &i64| usize::try_from(size).map_or(Dim::Unknown, Dim::Known);
         let dims = data_type.map(|_| self.shape.iter().map(dim).collect());
-        let kind = data_type.map(ValueKind::Tensor);
+        let kind = match data_type {
+            Some(data_type) => Some(ValueKind::Tensor(data_type)),
+            None => self.datatype.parse().ok(),
+        };
         ValueInfo {
             name: self.name.as_str().into(),
             value_type: ValueType { kind, dims },

@@ -129,3 +129,58 @@ impl std::fmt::Display for ValueKind {
         }
     }
 }
+
+impl std::str::FromStr for ValueKind {
+    type Err = String;
+
+    /// Parses ONNX's spelling, such as `seq(map(int64,float))`.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let unknown = || format!("unknown kind of value {text:?}");
+        let inside = |word: &str| {
+            text.strip_prefix(word)?
+                .strip_prefix('(')?
+                .strip_suffix(')')
+        };
+        if let Some(element) = inside("tensor") {
+            return Ok(Self::Tensor(element.parse()?));
+        }
+        if let Some(element) = inside("seq") {
+            return Ok(Self::Sequence(Box::new(element.parse()?)));
+        }
+        if let Some(element) = inside("optional") {
+            return Ok(Self::Optional(Box::new(element.parse()?)));
+        }
+        let (key, value) = inside("map")
+            .and_then(|m| m.split_once(','))
+            .ok_or_else(unknown)?;
+        Ok(Self::Map(key.parse()?, value.parse()?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kinds_are_read_as_they_are_written() {
+        for text in [
+            "tensor(float)",
+            "seq(tensor(string))",
+            "seq(map(int64,float))",
+            "optional(seq(tensor(float16)))",
+        ] {
+            let kind: ValueKind = text.parse().expect("a known kind");
+            assert_eq!(kind.to_string(), text);
+        }
+        for text in [
+            "",
+            "tensor",
+            "tensor(float",
+            "map(int64)",
+            "seq()",
+            "list(tensor(float))",
+        ] {
+            assert!(text.parse::<ValueKind>().is_err(), "{text:?}");
+        }
+    }
+}
