@@ -9,6 +9,7 @@
 
 mod arena;
 mod execute;
+mod heap_outputs;
 mod layout;
 mod lifetimes;
 mod placement;

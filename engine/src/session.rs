@@ -1,23 +1,28 @@
 //! Loading a model and running it.
 
+mod accelerator;
+mod checks;
+
+pub use accelerator::{DeviceChoice, StepDevice};
+
+use accelerator::Accelerator;
 use bytes::Bytes;
+use checks::{check_inputs, names};
+use std::sync::Mutex;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 
-use crate::device::Cpu;
 use crate::error::Error;
-use crate::graph::dimension::display_dims;
-use crate::graph::{self, BuildOptions, Dim, Dims, Graph, ValueId, ValueInfo};
+use crate::graph::{self, BuildOptions, Dims, Graph, ValueId, ValueInfo};
 use crate::isa::{Level, Numerics};
 use crate::kernels::env::Env;
 use crate::kernels::threads::Threads;
 use crate::onnx::external_data::{ExternalData, NoExternalData};
 use crate::onnx::{self, proto};
 use crate::operator::InputValue;
-use crate::plan::{Layout, Placed, Plan, Profile, RunOptions, RunState, StepKind};
+use crate::plan::{Layout, Plan, Profile, RunOptions, RunState, StepKind};
 use crate::rewrite::{self, RewriteReport};
-use crate::tensor::{DataType, Tensor, Value, ValueKind};
+use crate::tensor::{DataType, Tensor, Value};
 
 /// Limits on what a model or a run may take, checked before anything is allocated.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,106 +70,6 @@ impl Budget {
             limit: limit as u64,
         })
     }
-}
-
-/// Where a session's nodes run.
-#[derive(Debug, Clone, Default)]
-pub enum DeviceChoice {
-    /// On the CPU, in one arena.
-    #[default]
-    Cpu,
-    /// On the CPU as if it were a device with memory of its own: for testing what runs on devices
-    /// where there is none.
-    PlacedCpu,
-    /// On a GPU, with the CPU for what it lacks.
-    #[cfg(feature = "webgpu")]
-    WebGpu(Arc<crate::device::webgpu::WebGpu>),
-}
-
-/// A device other than the CPU, with what runs keep on it.
-#[derive(Debug)]
-enum Accelerator {
-    Cpu(Placed<Cpu>),
-    #[cfg(feature = "webgpu")]
-    WebGpu(Placed<crate::device::webgpu::WebGpu>),
-}
-
-impl Accelerator {
-    fn new(choice: &DeviceChoice, env: &Env) -> Option<Self> {
-        match choice {
-            DeviceChoice::Cpu => None,
-            DeviceChoice::PlacedCpu => {
-                Some(Self::Cpu(Placed::new(Arc::new(Cpu::new(env.clone())))))
-            }
-            #[cfg(feature = "webgpu")]
-            DeviceChoice::WebGpu(gpu) => Some(Self::WebGpu(Placed::new(gpu.clone()))),
-        }
-    }
-
-    fn name(&self) -> &'static str {
-        match self {
-            Self::Cpu(placed) => placed.name(),
-            #[cfg(feature = "webgpu")]
-            Self::WebGpu(placed) => placed.name(),
-        }
-    }
-
-    async fn run(
-        &self,
-        plan: &Plan,
-        inputs: &[InputValue<'_>],
-        options: RunOptions<'_>,
-    ) -> Result<Vec<Value>, Error> {
-        match self {
-            Self::Cpu(placed) => placed.run(plan, inputs, options).await,
-            #[cfg(feature = "webgpu")]
-            Self::WebGpu(placed) => placed.run(plan, inputs, options).await,
-        }
-    }
-
-    /// For each step that runs on data: why it runs on the CPU, if it does.
-    fn steps(
-        &self,
-        plan: &Plan,
-        inputs: &[InputValue<'_>],
-        options: RunOptions<'_>,
-    ) -> Result<Vec<(usize, Option<String>)>, Error> {
-        fn owned(step: (usize, Option<&str>)) -> (usize, Option<String>) {
-            (step.0, step.1.map(Into::into))
-        }
-        Ok(match self {
-            Self::Cpu(placed) => placed
-                .placement(plan, inputs, options)?
-                .steps()
-                .map(owned)
-                .collect(),
-            #[cfg(feature = "webgpu")]
-            Self::WebGpu(placed) => placed
-                .placement(plan, inputs, options)?
-                .steps()
-                .map(owned)
-                .collect(),
-        })
-    }
-
-    fn wipe(&self) -> Result<(), Error> {
-        match self {
-            Self::Cpu(placed) => placed.wipe(),
-            #[cfg(feature = "webgpu")]
-            Self::WebGpu(placed) => placed.wipe(),
-        }
-    }
-}
-
-/// Where a step of a plan runs.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct StepDevice {
-    /// Index of the step in the plan.
-    pub step: usize,
-    /// The device's name.
-    pub device: &'static str,
-    /// Why it runs on the CPU, where another device was asked for.
-    pub reason: Option<String>,
 }
 
 /// How a model is loaded and run.
@@ -372,7 +277,7 @@ impl Session {
                 Ok(())
             })?,
             Some(accelerator) => {
-                self.check_inputs(&ordered)?;
+                check_inputs(&self.inputs, &ordered)?;
                 let options = self.run_options(cancel);
                 let values = accelerator.run(&self.plan, &ordered, options).await?;
                 made = values.into_iter().map(Some).collect();
@@ -397,7 +302,7 @@ impl Session {
     /// As [`Session::run`].
     pub fn devices(&self, inputs: &[(&str, Value)]) -> Result<Vec<StepDevice>, Error> {
         let inputs = self.ordered(inputs)?;
-        self.check_inputs(&inputs)?;
+        check_inputs(&self.inputs, &inputs)?;
         let options = self.run_options(None);
         let Some(accelerator) = &self.accelerator else {
             let layout = self.plan.layout(&inputs, options)?;
@@ -442,7 +347,7 @@ impl Session {
         cancel: Option<&AtomicBool>,
         take: &mut (dyn FnMut(usize, InputValue<'_>) -> Result<(), Error> + Send),
     ) -> Result<(), Error> {
-        self.check_inputs(inputs)?;
+        check_inputs(&self.inputs, inputs)?;
         let mut state = self.take_state();
         let result = self.env.threads.enter(|| {
             self.plan
@@ -463,7 +368,7 @@ impl Session {
         clock: &(dyn Fn() -> u64 + Sync),
     ) -> Result<(), Error> {
         let inputs = self.ordered(inputs)?;
-        self.check_inputs(&inputs)?;
+        check_inputs(&self.inputs, &inputs)?;
         let mut state = self.take_state();
         let result = self.env.threads.enter(|| {
             let clock: &dyn Fn() -> u64 = clock;
@@ -482,7 +387,7 @@ impl Session {
     /// As [`Session::run`].
     pub fn layout(&self, inputs: &[(&str, Value)]) -> Result<std::sync::Arc<Layout>, Error> {
         let inputs = self.ordered(inputs)?;
-        self.check_inputs(&inputs)?;
+        check_inputs(&self.inputs, &inputs)?;
         self.plan.layout(&inputs, self.run_options(None))
     }
 
@@ -560,120 +465,6 @@ impl Session {
             })
             .collect()
     }
-
-    /// Checks inputs against what the model declares.
-    fn check_inputs(&self, inputs: &[InputValue<'_>]) -> Result<(), Error> {
-        if inputs.len() != self.inputs.len() {
-            return Err(Error::MissingInput {
-                name: format!("number {}", inputs.len()),
-                expected: names(&self.inputs),
-            });
-        }
-        for (i, (info, input)) in self.inputs.iter().zip(inputs).enumerate() {
-            check_input(info, *input)?;
-            self.check_symbols(i, inputs)?;
-        }
-        Ok(())
-    }
-
-    /// Axes of one name have one size over all inputs.
-    fn check_symbols(&self, i: usize, inputs: &[InputValue<'_>]) -> Result<(), Error> {
-        let size_of = |name: &str, upto: usize| {
-            self.inputs[..upto]
-                .iter()
-                .zip(inputs)
-                .find_map(|(info, input)| {
-                    let InputValue::Tensor(view) = input else {
-                        return None;
-                    };
-                    let dims = info.value_type.dims.as_deref()?;
-                    let axis = dims
-                        .iter()
-                        .position(|d| matches!(d, Dim::Symbol(s) if &**s == name))?;
-                    view.shape().get(axis).copied()
-                })
-        };
-        let (Some(dims), InputValue::Tensor(view)) =
-            (self.inputs[i].value_type.dims.as_deref(), inputs[i])
-        else {
-            return Ok(());
-        };
-        for (dim, &found) in dims.iter().zip(view.shape()) {
-            if let Dim::Symbol(name) = dim
-                && let Some(size) = size_of(name, i)
-                && size != found
-            {
-                return Err(Error::InputShape {
-                    name: self.inputs[i].name.to_string(),
-                    expected: format!("{} with {name} = {size}", display_dims(Some(dims))),
-                    found: format!("{:?}", view.shape()),
-                });
-            }
-        }
-        Ok(())
-    }
-}
-
-fn check_input(info: &ValueInfo, input: InputValue<'_>) -> Result<(), Error> {
-    let kind = match input {
-        InputValue::Tensor(view) => ValueKind::Tensor(view.data_type()),
-        InputValue::Value(value) => value.kind(),
-        InputValue::InPlace { data_type, .. } => ValueKind::Tensor(data_type),
-    };
-    if let Some(expected) = &info.value_type.kind
-        && !accepts(expected, &kind)
-    {
-        return Err(Error::InputType {
-            name: info.name.to_string(),
-            expected: expected.to_string(),
-            found: kind.to_string(),
-        });
-    }
-    if let (Some(dims), InputValue::Tensor(view)) = (&info.value_type.dims, input) {
-        let fits = dims.len() == view.rank()
-            && dims
-                .iter()
-                .zip(view.shape())
-                .all(|(d, &n)| d.known().is_none_or(|k| k == n));
-        if !fits {
-            return Err(Error::InputShape {
-                name: info.name.to_string(),
-                expected: display_dims(Some(dims)),
-                found: format!("{:?}", view.shape()),
-            });
-        }
-    }
-    Ok(())
-}
-
-/// Whether a value of kind `found` may be given for `expected`: an optional takes what it is of,
-/// and an empty sequence takes any element.
-fn accepts(expected: &ValueKind, found: &ValueKind) -> bool {
-    match (expected, found) {
-        (ValueKind::Optional(inner), found) if **inner == *found => true,
-        (ValueKind::Optional(_), ValueKind::Optional(_)) => true,
-        (ValueKind::Sequence(_), ValueKind::Sequence(element)) => {
-            expected == found || **element == ValueKind::Tensor(DataType::Float32)
-        }
-        _ => expected == found,
-    }
-}
-
-fn names(infos: &[ValueInfo]) -> String {
-    let name = |info: &ValueInfo| {
-        let kind = info
-            .value_type
-            .kind
-            .as_ref()
-            .map_or("?".into(), ToString::to_string);
-        match (&info.value_type.kind, &info.value_type.dims) {
-            (Some(ValueKind::Tensor(t)), Some(dims)) => {
-                format!("{} ({t}{})", info.name, display_dims(Some(dims)))
-            }
-            _ => format!("{} ({kind})", info.name),
-        }
-    };
-    infos.iter().map(name).collect::<Vec<_>>().join(", ")
 }
 
 fn metadata(model: &proto::Model) -> Metadata {
