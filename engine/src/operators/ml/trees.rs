@@ -419,7 +419,7 @@ mod tests {
         );
         assert!(
             case.clone()
-                .ints("nodes_falsenodeids", &[0, 0, 4, 0, 0])
+                .ints("nodes_falsenodeids", &[2, 0, 2, 0, 0])
                 .one(&[rows()])
                 .is_err()
         );
