@@ -140,6 +140,18 @@ def npm_packages(folder):
     return need
 
 
+def optional(need):
+    """What only some of a suite's tests need: without it they say that they are skipped."""
+
+    def try_need():
+        try:
+            need()
+        except Unavailable as reason:
+            print(f"    {reason}", flush=True)
+
+    return try_need
+
+
 def locked_version(crate):
     """The version of `crate` in Cargo.lock."""
     packages = tomllib.loads((ROOT / "Cargo.lock").read_text())["package"]
@@ -303,8 +315,8 @@ SUITES = [
     engine_in_wasm("simd128", "engine in wasm with SIMD128", "+simd128"),
     engine_in_wasm("relaxed", "engine in wasm with relaxed SIMD", "+simd128,+relaxed-simd"),
     NEON,
-    Suite("host", "command line and sandbox host", [],
-          cargo_test("-p", "lethe-host"), rust_counts, limit_minutes=30),
+    Suite("host", "command line, sandbox host, server and bundles", [optional(npm_packages("tests/edge"))],
+          cargo_test("-p", "lethe-host", "--features", "wasmtime-serve"), rust_counts, limit_minutes=30),
     Suite("tests", "hostile input, expected answers, reproducible bits, allocations", [],
           cargo_test("-p", "lethe-tests"), rust_counts, limit_minutes=30),
     Suite("web-bindings", "wasm-bindgen bindings in headless Chromium",

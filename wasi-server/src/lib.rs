@@ -28,6 +28,8 @@ mod cell;
 mod component;
 #[cfg(target_arch = "wasm32")]
 mod load;
+#[cfg(target_arch = "wasm32")]
+mod native_kernels;
 
 pub use handler::{Handler, Model, ModelInfo, Request, Response, TensorInfo};
 pub use problem::Problem;

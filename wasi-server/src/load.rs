@@ -1,13 +1,21 @@
 //! Loading the model that an image is to hold.
 
+use std::hint::black_box;
+
 use bytes::Bytes;
 use lethe_engine::onnx::external_data::ExternalData;
 use lethe_engine::session::zero_inputs;
+use lethe_engine::tensor::Buffer;
 use lethe_engine::{Numerics, Session, SessionOptions};
 
 use crate::handler::Model;
 use crate::message::Load;
+use crate::native_kernels;
 use crate::problem::Problem;
+
+/// Free memory that an image has, so that instances need not grow theirs for a request. It is zero,
+/// hence costs nothing until it is used.
+const HEADROOM_BYTES: usize = 4 << 20;
 
 /// The files that came with the model.
 struct Files(Vec<(String, Bytes)>);
@@ -34,6 +42,9 @@ pub(crate) fn load(load: Load) -> Result<Model, Problem> {
         files: &Files(load.files),
         ..SessionOptions::default()
     };
+    if let Some((rows, columns)) = load.options.host_tile {
+        native_kernels::install((rows as usize, columns as usize));
+    }
     let session = Session::load(load.model, &options)?;
     let model = Model::new(load.name, session);
     if !load.warm_up.is_empty() {
@@ -43,5 +54,6 @@ pub(crate) fn load(load: Load) -> Result<Model, Problem> {
         drop(model.run(&zeros, None, None));
     }
     model.session().wipe();
+    drop(black_box(Buffer::zeroed(HEADROOM_BYTES)));
     Ok(model)
 }

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use lethe_engine::Value;
 
-use crate::handler::{ModelInfo, Response};
+use crate::handler::{ModelInfo, Request, Response};
 use crate::problem::Problem;
 use crate::wire::{Reader, WireError, Writer};
 
@@ -28,8 +28,9 @@ pub struct Load {
 pub struct LoadOptions {
     /// The same bits on every door and machine.
     pub reproducible: bool,
-    /// Hand the hot kernels to the host.
-    pub native_kernels: bool,
+    /// Hand the hot kernels to the host, which reads operands packed in tiles of so many rows and
+    /// columns.
+    pub host_tile: Option<(u32, u32)>,
 }
 
 /// A request to a cell.
@@ -69,7 +70,9 @@ impl Load {
         let mut writer = Writer::new();
         writer.text(&self.name);
         writer.u8(self.options.reproducible as u8);
-        writer.u8(self.options.native_kernels as u8);
+        let (rows, columns) = self.options.host_tile.unwrap_or_default();
+        writer.u32(rows);
+        writer.u32(columns);
         writer.named_values(
             self.warm_up
                 .iter()
@@ -91,9 +94,12 @@ impl Load {
     pub fn decode(bytes: Bytes) -> Result<Self, WireError> {
         let mut reader = Reader::new(bytes);
         let name = reader.text("a model's name")?;
+        let reproducible = reader.u8("a flag")? != 0;
+        let tile = (reader.u32("a tile")?, reader.u32("a tile")?);
+        let host_tile = (tile != (0, 0)).then_some(tile);
         let options = LoadOptions {
-            reproducible: reader.u8("a flag")? != 0,
-            native_kernels: reader.u8("a flag")? != 0,
+            reproducible,
+            host_tile,
         };
         let warm_up = reader.named_values()?;
         let count = reader.count(8, "a number of files")?;
@@ -114,28 +120,42 @@ impl Load {
 impl Call {
     /// The message.
     pub fn encode(&self) -> Vec<u8> {
-        let mut writer = Writer::new();
         match self {
             Self::Http {
                 method,
                 path,
                 content_type,
                 body,
-            } => {
-                writer.u8(0);
-                writer.text(method);
-                writer.text(path);
-                writer.u8(content_type.is_some() as u8);
-                if let Some(content_type) = content_type {
-                    writer.text(content_type);
-                }
-                writer.blob(body);
-            }
+            } => Self::encode_http(&Request {
+                method,
+                path,
+                content_type: content_type.as_deref(),
+                body,
+            }),
             Self::Infer(inputs) => {
+                let inputs = || inputs.iter().map(|(name, value)| (name.as_str(), value));
+                let room: usize = inputs().map(|(name, value)| room_for(name, value)).sum();
+                let mut writer = Writer::with_capacity(room + 64);
                 writer.u8(1);
-                writer.named_values(inputs.iter().map(|(name, value)| (name.as_str(), value)));
+                writer.named_values(inputs());
+                writer.finish()
             }
         }
+    }
+
+    /// The message of a [`Call::Http`], without a copy of the body in between.
+    pub fn encode_http(request: &Request<'_>) -> Vec<u8> {
+        let content_type = request.content_type;
+        let head = request.method.len() + request.path.len() + content_type.map_or(0, str::len);
+        let mut writer = Writer::with_capacity(head + request.body.len() + 256);
+        writer.u8(0);
+        writer.text(request.method);
+        writer.text(request.path);
+        writer.u8(content_type.is_some() as u8);
+        if let Some(content_type) = content_type {
+            writer.text(content_type);
+        }
+        writer.blob(request.body);
         writer.finish()
     }
 
@@ -223,6 +243,15 @@ impl Answer {
     }
 }
 
+/// Bytes that a tensor takes in a message, at most; for other values a guess.
+fn room_for(name: &str, value: &Value) -> usize {
+    let content = match value {
+        Value::Tensor(tensor) => tensor.bytes().len() + 8 * tensor.shape().len(),
+        _ => 1 << 10,
+    };
+    name.len() + content + 128
+}
+
 /// An HTTP status, 500 for what is none.
 fn status(code: u32) -> u16 {
     u16::try_from(code)
@@ -243,7 +272,7 @@ mod tests {
             name: "digits".into(),
             options: LoadOptions {
                 reproducible: true,
-                native_kernels: false,
+                host_tile: Some((12, 32)),
             },
             warm_up: vec![("x".into(), value.clone())],
             model: Bytes::from_static(b"model"),

@@ -52,6 +52,14 @@ impl Writer {
         Self::default()
     }
 
+    /// An empty message with room for so many bytes: one that fits them never moves, so that
+    /// wiping it once is enough.
+    pub fn with_capacity(bytes: usize) -> Self {
+        Self {
+            bytes: Vec::with_capacity(bytes),
+        }
+    }
+
     /// The finished message.
     pub fn finish(self) -> Vec<u8> {
         self.bytes

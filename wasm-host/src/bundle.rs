@@ -9,6 +9,7 @@
 //! models give the same bytes: the guest has no clock, no randomness and no addresses of a host.
 
 use lethe_engine::Numerics;
+use lethe_engine::kernels::env::Env;
 use wit_component::ComponentEncoder;
 
 use crate::guest::{Door, GUEST, GuestError, Segment, nonzero_runs};
@@ -71,7 +72,10 @@ pub fn bundle(models: &[ModelSource], numerics: Numerics) -> Result<Vec<u8>, Bun
     }
     let settings = SandboxSettings {
         native_kernels: false,
-        numerics,
+        env: Env {
+            numerics,
+            ..Env::new()
+        },
         ..SandboxSettings::default()
     };
     let image = model_image(models, &settings)?;

@@ -107,8 +107,9 @@ fn load(
     match settings.isolation.unwrap_or(Isolation::None) {
         Isolation::None => Ok(Box::new(load_session(path, file, model, settings)?)),
         Isolation::Sandbox => {
+            let settings = settings.sandbox_settings()?;
             let sandbox = ModelSource::of_file(model_name(path), file)
-                .and_then(|source| Sandbox::new(&source, &settings.sandbox_settings()))
+                .and_then(|source| Sandbox::new(&source, &settings))
                 .map_err(|source| in_sandbox(path, source))?;
             Ok(Box::new(SandboxRunner::new(sandbox)))
         }

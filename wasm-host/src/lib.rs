@@ -11,6 +11,7 @@
 //! | [`runner`] | one face for the engine in this process and in a sandbox |
 //! | [`serve`] | the REST server |
 //! | [`bundle`] | components for the edge with models frozen in |
+//! | [`wipe_on_free`] | an allocator that overwrites what is freed |
 //! | [`verification`] | comparing with expected outputs |
 //! | [`commands`] | the commands of the binary `lethe` |
 #![deny(unsafe_code)]
@@ -27,3 +28,4 @@ pub mod serve;
 pub mod settings;
 pub mod values;
 pub mod verification;
+pub mod wipe_on_free;

@@ -13,6 +13,7 @@
 //! - [`code`]: the guest's machine code, compiled once for all models.
 //! - [`slots`]: where instances live, and how their memory is reset.
 //! - [`cell`]: one request in one instance, its limits and what can go wrong.
+//! - [`native_kernels`]: what the host computes for the guest.
 //! - [`deadline`]: the clock that ends runs.
 //! - [`cache`]: images and code on disk.
 //!
@@ -25,6 +26,7 @@ mod code;
 mod deadline;
 mod dirty;
 pub(crate) mod image;
+mod native_kernels;
 mod slots;
 mod stack;
 
@@ -34,6 +36,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use lethe_engine::kernels::env::Env;
 use lethe_engine::onnx::external_data::ExternalData;
 use lethe_engine::{Numerics, Value};
 use lethe_server::message::{Answer, Call, Load, LoadOptions};
@@ -113,8 +116,8 @@ pub fn model_name(path: &Path) -> String {
 pub struct SandboxSettings {
     /// The host computes the hot kernels on the guest's memory; off, the guest has no imports.
     pub native_kernels: bool,
-    /// How exactly results are defined.
-    pub numerics: Numerics,
+    /// Instruction set and threads of the native kernels, and how exactly results are defined.
+    pub env: Env,
     /// What one request may use.
     pub limits: Limits,
     /// How memory is reset.
@@ -127,7 +130,7 @@ impl Default for SandboxSettings {
     fn default() -> Self {
         Self {
             native_kernels: true,
-            numerics: Numerics::Fast,
+            env: Env::new(),
             limits: Limits::default(),
             wipe: WipePolicy::default(),
             cache: default_cache_folder(),
@@ -269,13 +272,7 @@ impl Sandbox {
 
     /// Answers an HTTP request in a fresh instance; what goes wrong is an answer too.
     pub fn handle(&self, request: &Request<'_>) -> Response {
-        let call = Call::Http {
-            method: request.method.to_owned(),
-            path: request.path.to_owned(),
-            content_type: request.content_type.map(str::to_owned),
-            body: Bytes::copy_from_slice(request.body),
-        };
-        let message = Zeroizing::new(call.encode());
+        let message = Zeroizing::new(Call::encode_http(request));
         let answer = self
             .call(&message)
             .map_err(Problem::from)
@@ -389,8 +386,10 @@ fn load_message(source: &ModelSource, settings: &SandboxSettings) -> Load {
     Load {
         name: source.name.clone(),
         options: LoadOptions {
-            reproducible: settings.numerics == Numerics::Reproducible,
-            native_kernels: settings.native_kernels,
+            reproducible: settings.env.numerics == Numerics::Reproducible,
+            host_tile: settings
+                .native_kernels
+                .then(|| native_kernels::tile(&settings.env)),
         },
         warm_up: source.warm_up.clone(),
         model: source.model.clone(),

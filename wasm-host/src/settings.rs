@@ -5,6 +5,7 @@ use std::num::NonZeroUsize;
 use std::str::FromStr;
 use std::time::Duration;
 
+use lethe_engine::kernels::env::Env;
 use lethe_engine::kernels::threads::ThreadsError;
 use lethe_engine::session::DeviceChoice;
 use lethe_engine::{Level, Numerics, SessionOptions, Threads};
@@ -126,16 +127,23 @@ impl RunSettings {
     }
 
     /// Settings of a sandbox for runs that a person waits for: they may take their time.
-    pub fn sandbox_settings(&self) -> SandboxSettings {
-        SandboxSettings {
+    ///
+    /// # Errors
+    /// When the threads cannot be started.
+    pub fn sandbox_settings(&self) -> Result<SandboxSettings, SettingsError> {
+        Ok(SandboxSettings {
             native_kernels: !self.pure_wasm,
-            numerics: self.numerics.0,
+            env: Env {
+                level: self.level(),
+                numerics: self.numerics.0,
+                threads: Threads::new(self.thread_count())?,
+            },
             limits: Limits {
                 deadline: Duration::from_secs(3600),
                 ..Limits::default()
             },
             ..SandboxSettings::default()
-        }
+        })
     }
 
     /// The device asked for.

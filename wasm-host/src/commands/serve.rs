@@ -96,7 +96,7 @@ impl Serve {
                 Ok(Backend::Native(Handler::new(models, limits.body_bytes)))
             }
             Isolation::Sandbox => {
-                let mut sandbox_settings = settings.sandbox_settings();
+                let mut sandbox_settings = settings.sandbox_settings()?;
                 sandbox_settings.limits.deadline = limits.request_timeout;
                 let sandboxes = paths.iter().zip(names).map(|(path, name)| {
                     let file = ModelFile::open(path)?;

@@ -8,11 +8,15 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use lethe_server::ModelInfo;
 use sha2::{Digest, Sha256};
 
 use super::image::{Image, ImageError};
+
+/// Images beyond so many bytes in all are removed, those first that were not used longest.
+const MOST_BYTES: u64 = 8 << 30;
 
 /// The user's cache: `LETHE_CACHE_DIR`, or `lethe` in `XDG_CACHE_HOME` or `~/.cache`.
 pub fn default_cache_folder() -> Option<PathBuf> {
@@ -75,7 +79,11 @@ impl Cache {
     pub(super) fn image(&self, key: &str) -> Option<Image> {
         let path = self.path(key, "image")?;
         match Image::open(&path) {
-            Ok(image) => Some(image),
+            Ok(image) => {
+                // The time of its last use; where it cannot be noted, it is removed earlier.
+                drop(fs::File::open(&path).map(|file| file.set_modified(SystemTime::now())));
+                Some(image)
+            }
             Err(ImageError::Io(error)) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => {
                 eprintln!(
@@ -96,11 +104,43 @@ impl Cache {
     ) -> Result<Image, ImageError> {
         if let Some(path) = self.path(key, "image") {
             match Image::save(&path, memory, models) {
-                Ok(image) => return Ok(image),
+                Ok(image) => {
+                    self.trim();
+                    return Ok(image);
+                }
                 Err(error) => eprintln!("lethe: cannot keep {}: {error}", path.display()),
             }
         }
         Ok(Image::in_memory(memory, models)?)
+    }
+
+    /// Removes the images that were not used for the longest time while all of them are more than
+    /// [`MOST_BYTES`]. Whoever has one mapped keeps it.
+    fn trim(&self) {
+        let Some(folder) = &self.folder else { return };
+        let Ok(entries) = fs::read_dir(folder) else {
+            return;
+        };
+        let mut images: Vec<(SystemTime, u64, PathBuf)> = entries
+            .filter_map(|entry| {
+                let path = entry.ok()?.path();
+                let about = fs::metadata(&path).ok()?;
+                let is_image = path.extension().is_some_and(|ending| ending == "image");
+                is_image.then(|| Some((about.modified().ok()?, about.len(), path)))?
+            })
+            .collect();
+        images.sort();
+        let mut total: u64 = images.iter().map(|(_, len, _)| len).sum();
+        // The newest one stays, however large it is.
+        images.pop();
+        for (_, len, path) in images {
+            if total <= MOST_BYTES {
+                break;
+            }
+            // Somebody else may have removed it meanwhile.
+            drop(fs::remove_file(path));
+            total -= len;
+        }
     }
 
     /// The file of the code with this key, and the hash that it had.

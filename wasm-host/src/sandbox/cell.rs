@@ -3,6 +3,8 @@
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use lethe_engine::kernels::env::Env;
+use lethe_engine::kernels::scratch;
 use lethe_server::Problem;
 use wasmtime::{
     Engine, InstancePre, Linker, Memory, ModuleExport, ResourceLimiter, Store, Trap, TypedFunc,
@@ -13,7 +15,7 @@ use super::cache::Cache;
 use super::deadline::Ticker;
 use super::image::Image;
 use super::slots::{Slots, last_wipe};
-use super::{CallReport, SandboxError, SandboxSettings, code, stack};
+use super::{CallReport, SandboxError, SandboxSettings, code, native_kernels, stack};
 use crate::guest::Door;
 
 /// What one request may use.
@@ -96,6 +98,10 @@ impl From<CellError> for Problem {
 
 /// What the host keeps beside an instance.
 pub(super) struct CellState {
+    /// What native kernels compute with.
+    pub(super) env: Env,
+    /// Whether they did.
+    pub(super) computed: bool,
     memory_limit_bytes: usize,
     memory_denied: bool,
 }
@@ -154,6 +160,7 @@ pub(super) struct Cells {
     instance: InstancePre<CellState>,
     exports: Exports,
     limits: Limits,
+    env: Env,
     ticker: Ticker,
     running: Mutex<usize>,
     finished: Condvar,
@@ -174,7 +181,10 @@ impl Cells {
         let slots = Slots::new(image.clone(), settings.wipe);
         let engine = code::engine(slots.clone()).map_err(host)?;
         let module = code::module(&engine, door, cache)?;
-        let linker = Linker::new(&engine);
+        let mut linker = Linker::new(&engine);
+        if settings.native_kernels {
+            native_kernels::define(&mut linker).map_err(host)?;
+        }
         let instance = linker.instantiate_pre(&module).map_err(host)?;
         let export = |name: &str| {
             let found = module.get_export_index(name);
@@ -194,6 +204,7 @@ impl Cells {
             instance,
             exports,
             limits: settings.limits,
+            env: settings.env.clone(),
             running: Mutex::new(0),
             finished: Condvar::new(),
         })
@@ -218,8 +229,12 @@ impl Cells {
         let mut cell = self.instantiate()?;
         let answer = self.handle(&mut cell, message);
         inspect(cell.memory());
+        let computed = cell.store.data().computed;
         drop(cell);
         stack::wipe();
+        if computed {
+            scratch::wipe(&self.env.threads);
+        }
         let report = CallReport {
             wiped: last_wipe(),
             elapsed: start.elapsed(),
@@ -245,6 +260,8 @@ impl Cells {
             reason: format!("no export {name}"),
         };
         let state = CellState {
+            env: self.env.clone(),
+            computed: false,
             memory_limit_bytes: self.limits.memory_bytes,
             memory_denied: false,
         };
