@@ -3,7 +3,8 @@
 //! Spec: <https://onnx.ai/onnx/operators/onnx__Einsum.html>, opset 12. A letter names an axis, in
 //! every term the same size; `...` stands for axes that broadcast; a letter twice in a term takes
 //! the diagonal. Without `->` the output has the letters that occur once, in alphabetical order.
-//! Types: f32, f64, f16, int32, int64; f16 is summed in f32.
+//! Types: f32, f64, f16, bf16, int32, int64; floats are summed
+//! in f64.
 //!
 //! ```text
 //! for each output coordinate: sum over the other letters of the product of all terms
@@ -41,6 +42,7 @@ const TYPES: &[DataType] = &[
     DataType::Float32,
     DataType::Float64,
     DataType::Float16,
+    DataType::Bfloat16,
     DataType::Int32,
     DataType::Int64,
 ];

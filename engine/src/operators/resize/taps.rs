@@ -144,7 +144,8 @@ impl Interpolation {
             }
             Coordinates::Asymmetric => i / scale,
             Coordinates::AlignCorners if to == 1 => 0.0,
-            Coordinates::AlignCorners => i * last / (to as f64 - 1.0),
+            // The width as the scale gives it, before it is rounded down.
+            Coordinates::AlignCorners => i * last / (scale * from as f64 - 1.0),
             Coordinates::CropAndResize => {
                 let (start, end) = region;
                 match to {
