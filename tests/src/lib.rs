@@ -65,7 +65,7 @@ pub fn tensors(data_set: &Path, prefix: &str) -> Vec<(String, Tensor)> {
 }
 
 /// The inputs of a data set for a session.
-pub fn inputs<'a>(tensors: &'a [(String, Tensor)]) -> Vec<(&'a str, Value)> {
+pub fn inputs(tensors: &[(String, Tensor)]) -> Vec<(&str, Value)> {
     tensors
         .iter()
         .map(|(name, tensor)| (name.as_str(), Value::Tensor(tensor.clone())))

@@ -58,7 +58,9 @@ impl Door {
     fn keeps_export(self, name: &str) -> bool {
         match self {
             Self::Cell | Self::PureCell => name == "memory" || name.starts_with("lethe_"),
-            Self::Component => !name.starts_with("lethe_"),
+            Self::Component => {
+                name == "memory" || name.starts_with("wasi:") || name.starts_with("cabi_")
+            }
         }
     }
 

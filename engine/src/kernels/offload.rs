@@ -12,7 +12,7 @@
 //! so that no product of two of them overflows; whatever a kernel's own checks find is an error.
 //! The writing side is in this file, the reading side in `reading`.
 //!
-//! Operands that are packed by tiles ([`gemm::PackedB`]) must have the tiles of the machine that
+//! Operands that are packed by tiles ([`PackedB`](super::gemm::PackedB)) must have the tiles of the machine that
 //! reads them: a guest packs for its host's [`Host::tile_shape`].
 
 mod reading;

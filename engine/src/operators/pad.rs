@@ -286,13 +286,13 @@ impl Rearrange for PadAxes<'_> {
                 ..(begin.saturating_add(size as i64)).clamp(0, width as i64) as usize;
             let mut index: SmallVec<[usize; 8]> = SmallVec::from_elem(0, outer.len());
             for row in output.chunks_exact_mut(width) {
-                let places = index
+                let mut places = index
                     .iter()
                     .zip(&starts)
                     .map(|(i, start)| tables[start + i]);
-                let base = places.fold(Some(0), |sum, place| match (sum, place) {
-                    (None, _) | (_, OUTSIDE) => None,
-                    (Some(sum), place) => Some(sum + place),
+                let base = places.try_fold(0, |sum, place| match place {
+                    OUTSIDE => None,
+                    place => Some(sum + place),
                 });
                 match base {
                     None => row.fill(value.clone()),

@@ -30,8 +30,8 @@ enum Sizes {
     Attribute(Vec<f32>),
     /// Scales as the input of this index.
     Scales(usize),
-    /// Scales or sizes, inputs 2 and 3.
-    ScalesOrSizes,
+    /// Scales or sizes, inputs 2 and 3, whichever is there.
+    Either,
 }
 
 /// What sizes that are given for several axes mean.
@@ -98,7 +98,7 @@ impl Resize {
         let mode = node.string_or("mode", "nearest")?;
         let policy = node.string_or("keep_aspect_ratio_policy", "stretch")?;
         Ok(Self {
-            sizes: Sizes::ScalesOrSizes,
+            sizes: Sizes::Either,
             interpolation: Interpolation {
                 coordinates: Coordinates::parse(
                     node.string_or("coordinate_transformation_mode", "half_pixel")?,
@@ -222,7 +222,7 @@ impl Resize {
                     .map(Some),
                 None => Ok(None),
             },
-            Sizes::ScalesOrSizes => {
+            Sizes::Either => {
                 let (scales, sizes) = (present(2), present(3));
                 let known = |v: &Option<InputInfo<'_>>| v.is_none_or(|v| v.value.is_some());
                 if !known(&scales) || !known(&sizes) {
@@ -287,7 +287,7 @@ impl Operator for Resize {
             Sizes::Scales(i) => {
                 self.outputs(x.shape(), Some(ctx.input(*i, "scales")?.as_slice()?), None)?
             }
-            Sizes::ScalesOrSizes => {
+            Sizes::Either => {
                 let scales = given(2)?.map(|v| v.as_slice::<f32>()).transpose()?;
                 let sizes = given(3)?.map(|v| v.to_i64s()).transpose()?;
                 self.outputs(x.shape(), scales, sizes.as_deref())?

@@ -77,10 +77,10 @@ fn inline(graph: &mut Graph, mut node: Node, index: usize) {
         .collect();
     for (i, value) in subgraph.values.into_iter().enumerate() {
         let inner = ValueId(i as u32);
-        if !ids.contains_key(&inner) {
+        ids.entry(inner).or_insert_with(|| {
             let name = format!("{}/{}", node.name.name, value.name);
-            ids.insert(inner, graph.add_value(name, value.value_type));
-        }
+            graph.add_value(name, value.value_type)
+        });
     }
     for (inner, tensor) in subgraph.constants {
         graph.constants.insert(ids[&inner], tensor);
