@@ -226,19 +226,30 @@ fn model(case: &Case) -> ModelWriter {
 }
 
 fn devices() -> Vec<DeviceChoice> {
-    let mut devices = vec![DeviceChoice::PlacedCpu];
-    #[cfg(feature = "webgpu")]
+    [Some(DeviceChoice::PlacedCpu), gpu()]
+        .into_iter()
+        .flatten()
+        .collect()
+}
+
+#[cfg(feature = "webgpu")]
+fn gpu() -> Option<DeviceChoice> {
     match pollster::block_on(lethe_engine::device::webgpu::WebGpu::request()) {
         Ok(gpu) => {
             eprintln!("webgpu: {}", gpu.adapter());
-            devices.push(DeviceChoice::WebGpu(std::sync::Arc::new(gpu)));
+            Some(DeviceChoice::WebGpu(std::sync::Arc::new(gpu)))
         }
-        Err(error) => eprintln!("skipped: webgpu: {error}"),
+        Err(error) => {
+            eprintln!("skipped: webgpu: {error}");
+            None
+        }
     }
-    if !cfg!(feature = "webgpu") {
-        eprintln!("skipped: webgpu: not in this build");
-    }
-    devices
+}
+
+#[cfg(not(feature = "webgpu"))]
+fn gpu() -> Option<DeviceChoice> {
+    eprintln!("skipped: webgpu: not in this build");
+    None
 }
 
 fn run(model: &ModelWriter, device: DeviceChoice, inputs: &[(&str, Value)]) -> Vec<Tensor> {

@@ -148,8 +148,8 @@ fn reference(g: &Geometry, pooling: Pooling, input: &[f32]) -> Vec<f32> {
                     };
                     inside.fold(0.0, |a, x| a + x) / count.max(1) as f32
                 }
-                Pooling::Lp { p } if p == 1.0 => inside.fold(0.0, |a, x| a + x.abs()),
-                Pooling::Lp { p } if p == 2.0 => inside.fold(0.0, |a, x| a + x * x).sqrt(),
+                Pooling::Lp { p: 1.0 } => inside.fold(0.0, |a, x| a + x.abs()),
+                Pooling::Lp { p: 2.0 } => inside.fold(0.0, |a, x| a + x * x).sqrt(),
                 Pooling::Lp { p } => {
                     let sum = inside
                         .map(|x| f64::from(x.abs()).powf(p.into()))
