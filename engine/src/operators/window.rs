@@ -11,8 +11,8 @@ use crate::error::OpError;
 use crate::graph::Attributes;
 use crate::kernels::convolution::{GeometryError, Window};
 
-/// One number for each spatial axis.
-pub(super) type Sizes = SmallVec<[usize; 3]>;
+/// One number for each spatial axis, or two for padding; those of three axes stay inline.
+pub(super) type Sizes = SmallVec<[usize; 6]>;
 
 /// How padding is chosen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
