@@ -357,6 +357,7 @@ mod tests {
     use super::*;
     use crate::kernels::env::Env;
     use crate::kernels::gemm::Epilogue;
+    #[cfg(panic = "unwind")]
     use std::panic::{AssertUnwindSafe, catch_unwind};
 
     /// Memory at an address that vectors like, as a guest's is.
