@@ -65,10 +65,12 @@ pub mod simd128;
 mod strict;
 #[cfg(test)]
 mod tests;
+mod transpose;
 
 pub use byte_dot::{ByteDot, ByteDotKernel, dispatch_byte_dot};
 pub use level::{Level, LevelError, Numerics};
 pub use strict::Strict;
+pub use transpose::transpose;
 
 /// Vector operations of one instruction set. See the [module documentation](self).
 ///

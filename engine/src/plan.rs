@@ -19,7 +19,7 @@ pub use layout::{Layout, StepKind};
 pub use placement::{DeviceMemory, Placed, Placement};
 
 use smallvec::SmallVec;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 
 use crate::error::{Error, NodeName};
@@ -62,6 +62,8 @@ pub struct Plan {
     pub outputs: Vec<ValueId>,
     /// Values known at load that some step or output reads.
     pub constants: BTreeMap<ValueId, Tensor>,
+    /// Bytes of the constants that nodes read, as the graph gives them.
+    weight_bytes: usize,
     /// Layouts by the shapes of the inputs, the one used last at the end.
     layouts: Mutex<Vec<Arc<Layout>>>,
 }
@@ -80,11 +82,12 @@ impl Plan {
             outputs,
             mut constants,
         } = graph;
+        let weight_bytes = weight_bytes(&nodes, &constants);
         let steps = nodes
             .into_iter()
             .map(|node| step(node, &constants, env, prepare))
             .collect::<Result<Vec<_>, _>>()?;
-        let read: std::collections::BTreeSet<ValueId> = steps
+        let read: BTreeSet<ValueId> = steps
             .iter()
             .flat_map(|s: &Step| s.inputs.iter().flatten())
             .chain(&outputs)
@@ -101,23 +104,27 @@ impl Plan {
             inputs,
             outputs,
             constants,
+            weight_bytes,
             layouts: Mutex::default(),
         })
     }
 
-    /// Bytes of the constants that steps read, not counting what operators took into themselves.
-    pub fn constant_bytes(&self) -> usize {
-        let below = self
-            .steps
-            .iter()
-            .flat_map(|s| &s.subplans)
-            .map(Self::constant_bytes);
-        self.constants
-            .values()
-            .map(|t| t.bytes().len())
-            .sum::<usize>()
-            + below.sum::<usize>()
+    /// Bytes of the weights that the nodes read, before operators took them into themselves in a
+    /// form of their own; those of subgraphs included.
+    pub fn weight_bytes(&self) -> usize {
+        let subplans = self.steps.iter().flat_map(|s| &s.subplans);
+        self.weight_bytes + subplans.map(Self::weight_bytes).sum::<usize>()
     }
+}
+
+fn weight_bytes(nodes: &[Node], constants: &BTreeMap<ValueId, Tensor>) -> usize {
+    let read: BTreeSet<ValueId> = nodes
+        .iter()
+        .flat_map(|node| node.inputs.iter().flatten())
+        .copied()
+        .collect();
+    let weights = read.iter().filter_map(|id| constants.get(id));
+    weights.map(|t| t.bytes().len()).sum()
 }
 
 fn step(

@@ -4,9 +4,9 @@ import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
 import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
+import { MOUNT, ROOT } from "./chromium.mjs";
 import { Skip } from "./suite.mjs";
 
-const ROOT = join(import.meta.dirname, "..", "..");
 const LETHE = join(ROOT, "target", "release", "lethe");
 
 /**
@@ -20,9 +20,6 @@ const MODELS = [
   { folder: "target/models/real/minilm_int8", gpuSets: 1, reproducible: true },
   { folder: "target/models/real/stories260k_kv", gpuSets: 0, reproducible: true },
 ];
-
-/** What the server serves the repository under. */
-export const MOUNT = "/repository/";
 
 /** Addresses of a model and its data sets, as the harness takes them. */
 function describe(folder, mostSets = Infinity) {

@@ -23,7 +23,7 @@ async function open(browser, origin, options = {}) {
     }
   });
   await page.goto(origin);
-  await page.waitForSelector("html[data-loaded]", { timeout: 60_000 });
+  await page.waitForSelector("html[data-loaded]", { timeout: 120_000 });
   return { page, problems, close: () => context.close() };
 }
 

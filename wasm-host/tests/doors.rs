@@ -214,6 +214,34 @@ fn check(door: &str, (status, answer): &(u16, Value)) {
     }
 }
 
+/// Status and answer with the numbers as `f32`: some doors write them with the digits of an `f64`.
+fn bits((status, answer): &(u16, Value)) -> (u16, Value, Vec<u32>) {
+    let mut answer = answer.clone();
+    let data = answer["outputs"][0]["data"].take();
+    let data: Vec<f64> = serde_json::from_value(data).unwrap();
+    let bits = data.iter().map(|&x| (x as f32).to_bits()).collect();
+    (*status, answer, bits)
+}
+
+/// The npm package in headless Chromium, or what it lacks.
+fn browser() -> Result<Command, String> {
+    let needed = [
+        "tests/browser/node_modules/playwright-core",
+        "www/dist/lethe/index.js",
+    ];
+    if let Some(missing) = needed.iter().find(|path| !root().join(path).exists()) {
+        return Err(format!("no {missing}: make site, npm ci in tests/browser"));
+    }
+    if !Path::new("/usr/bin/chromium").exists() && std::env::var_os("CHROMIUM").is_none() {
+        return Err("no /usr/bin/chromium and no CHROMIUM".into());
+    }
+    let mut command = Command::new("node");
+    command
+        .arg(root().join("tests/browser/door.mjs"))
+        .stdin(Stdio::piped());
+    Ok(command)
+}
+
 #[test]
 fn every_door_gives_the_same_answer() {
     let request = digits_request();
@@ -237,7 +265,7 @@ fn every_door_gives_the_same_answer() {
             .arg(bundle("jco.wasm"));
         answers.push(("jco", Server::peer(command, port).infer(&request)));
     } else {
-        eprintln!("skipped: jco is not installed: npm ci in tests/edge");
+        eprintln!("skipped: jco is not installed: npm install --no-save in tests/edge");
     }
     let wasmtime = examples().join("wasmtime_serve");
     if wasmtime.exists() {
@@ -254,9 +282,22 @@ fn every_door_gives_the_same_answer() {
     } else {
         eprintln!("skipped: wasmtime serve is not built: --features wasmtime-serve");
     }
+    match browser() {
+        Ok(command) => {
+            let (mut command, port) = (command, free_port());
+            command.args([&port.to_string(), "models/digits"]);
+            answers.push(("Chromium", Server::peer(command, port).infer(&request)));
+        }
+        Err(missing) => eprintln!("skipped: Chromium: {missing}"),
+    }
     for (door, answer) in &answers {
         check(door, answer);
-        assert_eq!(answer, &answers[0].1, "{door} against {}", answers[0].0);
+        assert_eq!(
+            bits(answer),
+            bits(&answers[0].1),
+            "{door} against {}",
+            answers[0].0
+        );
     }
 }
 

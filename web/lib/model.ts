@@ -58,7 +58,7 @@ export interface Description {
   operators: Record<string, number>;
   /** Bytes of the file. */
   fileBytes: number;
-  /** Bytes of the weights as held for running. */
+  /** Bytes of the weights that the model runs with. */
   weightBytes: number;
 }
 

@@ -17,32 +17,44 @@ export interface WorkerHandle {
   keepAlive(busy: boolean): void;
 }
 
-/** Starts `worker.js` and hands its messages to `receive`, and its death to `fail`. */
+/**
+ * Starts `worker.js` and hands its messages to `receive`, and its death to `fail`. Once it has been
+ * terminated it says nothing more: its end comes late, when another may have taken its place.
+ */
 export async function startWorker(
   receive: (message: unknown) => void,
   fail: (reason: string) => void,
 ): Promise<WorkerHandle> {
+  let over = false;
+  const hear = (message: unknown) => void (over || receive(message));
+  const die = (reason: string) => void (over || fail(reason));
   if (isNode) {
     const { Worker } = (await nodeModule("worker_threads")) as typeof import("node:worker_threads");
     const worker = new Worker(new URL("./worker.js", import.meta.url));
-    worker.on("message", receive);
-    worker.on("error", (error) => fail(String(error)));
-    worker.on("exit", () => fail("the worker ended"));
+    worker.on("message", hear);
+    worker.on("error", (error) => die(String(error)));
+    worker.on("exit", () => die("the worker ended"));
     return {
       post: (message) => worker.postMessage(message),
-      terminate: () => void worker.terminate(),
+      terminate: () => {
+        over = true;
+        void worker.terminate();
+      },
       keepAlive: (busy) => (busy ? worker.ref() : worker.unref()),
     };
   }
   const worker = new Worker(new URL("./worker.js", import.meta.url), { type: "module", name: "lethe" });
-  worker.onmessage = (event) => receive(event.data);
+  worker.onmessage = (event) => hear(event.data);
   worker.onerror = (event) => {
     event.preventDefault();
-    fail(event.message || "the worker could not be started");
+    die(event.message || "the worker could not be started");
   };
   return {
     post: (message) => worker.postMessage(message),
-    terminate: () => worker.terminate(),
+    terminate: () => {
+      over = true;
+      worker.terminate();
+    },
     keepAlive: () => {},
   };
 }

@@ -149,10 +149,10 @@ impl Session {
             .collect()
     }
 
-    /// Bytes of the weights as they are held for running.
+    /// Bytes of the weights that the model runs with, after the rewrites.
     #[wasm_bindgen(getter, js_name = weightBytes)]
     pub fn weight_bytes(&self) -> f64 {
-        self.0.plan().constant_bytes() as f64
+        self.0.plan().weight_bytes() as f64
     }
 
     /// Overwrites what runs have left in memory and gives the number of bytes.

@@ -54,7 +54,7 @@ for (const worker of [true, false]) {
     assert.deepEqual([logits.type, logits.dims], ["float32", [1, 10]]);
     assert.ok(logits.data.every(Number.isFinite));
     const placement = await session.placement({ input: input() });
-    assert.ok(placement.some(({ operator }) => operator === "Conv"));
+    assert.ok(placement.some(({ operator }) => operator.endsWith("Conv")));
     assert.ok(placement.every(({ device, reason }) => device === "cpu" && reason === undefined));
     const listed = await session.run({ input: input() }, ["logits"]);
     assert.deepEqual(listed.logits.data, logits.data);

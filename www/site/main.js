@@ -129,8 +129,9 @@ function inset(strokes) {
 }
 
 async function showSize() {
-  const sizes = await (await fetch("lethe/sizes.json")).json();
-  const kilobytes = Math.round(sizes.relaxed.brotliBytes / 1000);
+  const { relaxed } = await (await fetch("lethe/sizes.json")).json();
+  if (!relaxed) return; // Only some of the builds were made.
+  const kilobytes = Math.round(relaxed.brotliBytes / 1000);
   element("size").textContent = `${kilobytes} KB of WebAssembly over the wire`;
 }
 

@@ -416,6 +416,44 @@ fn deinterleaving_separates_even_and_odd_elements() {
 }
 
 #[derive(Clone)]
+struct Transpose<'a>(&'a [f32]);
+
+impl Kernel for Transpose<'_> {
+    type Output = Vec<f32>;
+
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) -> Vec<f32> {
+        let mut rows = [isa.zero(); 16];
+        for (row, x) in rows
+            .iter_mut()
+            .zip(self.0.chunks_exact(I::LANES))
+            .take(I::LANES)
+        {
+            *row = isa.load(x);
+        }
+        let mut out = vec![0.0; I::LANES * I::LANES];
+        for (row, y) in transpose(isa, rows)
+            .iter()
+            .zip(out.chunks_exact_mut(I::LANES))
+        {
+            isa.store(*row, y);
+        }
+        out
+    }
+}
+
+#[test]
+fn blocks_are_transposed() {
+    let source: Vec<f32> = (0..256).map(|i| i as f32).collect();
+    for (level, found) in on_all(Transpose(&source)) {
+        let lanes = found.len().isqrt();
+        for (at, &x) in found.iter().enumerate() {
+            assert_eq!(x, source[at % lanes * lanes + at / lanes], "{level}: {at}");
+        }
+    }
+}
+
+#[derive(Clone)]
 struct Reductions<'a>(&'a [f32], &'a [f32]);
 
 impl Kernel for Reductions<'_> {

@@ -13,6 +13,7 @@
 mod columns;
 mod depthwise;
 pub mod geometry;
+pub(crate) mod microkernel;
 pub(crate) mod planes;
 #[cfg(test)]
 mod tests;

@@ -6,7 +6,8 @@
 //! ([`lanes16`]).
 
 use super::convolution::Geometry;
-use super::convolution::planes::{PlaneLayout, SLACK, reduce_windows};
+use super::convolution::microkernel::Windows;
+use super::convolution::planes::{PlaneLayout, SLACK};
 use super::env::Env;
 use super::scratch;
 use super::vector_math::rare::pow;
@@ -120,27 +121,41 @@ impl Kernel for Channels<'_> {
         }
         for (i, output) in output.chunks_exact_mut(geometry.output_len()).enumerate() {
             let channel = &input[i * input_len..][..input_len];
-            let size = geometry.output;
+            let padding = match pooling {
+                Pooling::Max => f32::NEG_INFINITY,
+                Pooling::Average { .. } | Pooling::Lp { .. } => 0.0,
+            };
+            layout.fill(isa, channel, padding, plane);
+            if let Pooling::Lp { p } = pooling {
+                map(isa, &mut plane[..layout.len()], |x| power(isa, x, p));
+            }
+            let windows = Windows {
+                layout,
+                planes: plane,
+                taps,
+                output_size: geometry.output,
+            };
             match pooling {
                 Pooling::Max => {
-                    layout.fill(isa, channel, f32::NEG_INFINITY, plane);
                     let start = isa.splat(f32::NEG_INFINITY);
-                    let step = |best, x, _| isa.max(x, best);
-                    reduce_windows(isa, layout, plane, taps, size, output, start, step);
+                    windows.reduce(isa, output, start, |_| (), |best, x, _, _| isa.max(x, best));
                 }
+                Pooling::Average { .. } | Pooling::Lp { .. } => {
+                    windows.reduce(
+                        isa,
+                        output,
+                        isa.zero(),
+                        |_| (),
+                        |sum, x, _, _| isa.add(sum, x),
+                    );
+                }
+            }
+            match pooling {
+                Pooling::Max => {}
                 Pooling::Average { count_include_pad } => {
-                    layout.fill(isa, channel, 0.0, plane);
-                    let step = |sum, x, _| isa.add(sum, x);
-                    reduce_windows(isa, layout, plane, taps, size, output, isa.zero(), step);
                     divide(isa, geometry, count_include_pad, widths, output);
                 }
-                Pooling::Lp { p } => {
-                    layout.fill(isa, channel, 0.0, plane);
-                    map(isa, &mut plane[..layout.len()], |x| power(isa, x, p));
-                    let step = |sum, x, _| isa.add(sum, x);
-                    reduce_windows(isa, layout, plane, taps, size, output, isa.zero(), step);
-                    map(isa, output, |x| root(isa, x, p));
-                }
+                Pooling::Lp { p } => map(isa, output, |x| root(isa, x, p)),
             }
         }
     }

@@ -119,4 +119,17 @@ async function inputNames({ model, sets: [{ inputs }] }) {
   return names;
 }
 
-globalThis.harness = { verifyModel, speechProbabilities, inputNames };
+/** One request of the REST API, all of whose tensors are FP32, and its outputs as the API gives them. */
+async function infer({ model, options, inputs }) {
+  const session = await InferenceSession.create(model, options);
+  const feeds = inputs.map(({ name, shape, data }) => [
+    name, new Tensor("float32", Float32Array.from(data), shape),
+  ]);
+  const outputs = await session.run(Object.fromEntries(feeds));
+  await session.release();
+  return Object.entries(outputs).map(([name, { data, dims }]) => ({
+    name, datatype: "FP32", shape: dims, data: [...data],
+  }));
+}
+
+globalThis.harness = { verifyModel, speechProbabilities, inputNames, infer };

@@ -51,7 +51,7 @@ struct LoadedReport {
 struct RunMemory {
     shapes: Vec<(String, Vec<usize>)>,
     arena_bytes: usize,
-    constant_bytes: usize,
+    weight_bytes: usize,
     /// Nodes whose outputs' sizes depend on data: their memory comes on top.
     dynamic_nodes: usize,
     /// Steps by device.
@@ -147,7 +147,7 @@ fn run_memory(session: &Session, inputs: &[(String, Value)]) -> Result<RunMemory
     Ok(RunMemory {
         shapes: inputs.iter().filter_map(shape).collect(),
         arena_bytes: layout.arena_bytes,
-        constant_bytes: session.plan().constant_bytes(),
+        weight_bytes: session.plan().weight_bytes(),
         dynamic_nodes: dynamic.count(),
         devices,
     })
@@ -241,7 +241,7 @@ impl Report {
                 });
                 if let Some(run) = &loaded.run {
                     memory["arena_bytes"] = json!(run.arena_bytes);
-                    memory["constants_bytes"] = json!(run.constant_bytes);
+                    memory["run_weights_bytes"] = json!(run.weight_bytes);
                     memory["nodes_sized_by_data"] = json!(run.dynamic_nodes);
                     let shapes = run.shapes.iter().map(|(n, s)| (n.clone(), json!(s)));
                     memory["for_shapes"] = Json::Object(shapes.collect());
@@ -300,8 +300,8 @@ impl LoadedReport {
             writeln!(out, "  arena      {}", megabytes(run.arena_bytes as u64))?;
             writeln!(
                 out,
-                "  constants  {} besides packed weights",
-                megabytes(run.constant_bytes as u64)
+                "  weights    {} after the rewrites",
+                megabytes(run.weight_bytes as u64)
             )?;
             if run.dynamic_nodes > 0 {
                 writeln!(

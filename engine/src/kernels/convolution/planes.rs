@@ -72,6 +72,12 @@ impl PlaneLayout {
         (depth * self.strides[0] * self.padded[1] + height * self.strides[1]) * self.pitch()
     }
 
+    /// Where the last window starts: no output position has a larger offset.
+    pub(super) fn last_window(&self, output: [usize; 3]) -> usize {
+        let [depth, height, width] = output.map(|size| size.max(1) - 1);
+        self.window_offset(depth, height) + width
+    }
+
     /// What to add for a tap, for all taps in the order depth, height, width.
     pub(crate) fn tap_offsets(&self) -> impl Iterator<Item = usize> + '_ {
         let [depth, height, width] = self.kernel;
@@ -167,55 +173,9 @@ fn copy_halves<I: Isa>(isa: I, source: &[f32], even: &mut [f32], odd: &mut [f32]
     }
 }
 
-/// Vectors of output positions that are computed at a time, to hide latency.
-const GROUP: usize = 8;
-
-/// Reduces the window of each output position: `output = step(… step(start, x₀, 0) …, xₙ, n)` over
-/// the taps in order, where `step` sees the reduction so far, the elements under a tap, and which
-/// tap it is. `plane` needs [`SLACK`] more elements than the layout says.
-///
-/// A group of vectors may span output rows, so that small images are as quick as large ones.
-#[inline(always)]
-pub(crate) fn reduce_windows<I: Isa>(
-    isa: I,
-    layout: &PlaneLayout,
-    plane: &[f32],
-    taps: &[usize],
-    output_size: [usize; 3],
-    output: &mut [f32],
-    start: I::F32,
-    step: impl Fn(I::F32, I::F32, usize) -> I::F32,
-) {
-    let mut positions = VectorPositions::new(layout, output_size, I::LANES);
-    loop {
-        let mut group = [VectorPosition::default(); GROUP];
-        let mut count = 0;
-        while count < GROUP
-            && let Some(position) = positions.next()
-        {
-            group[count] = position;
-            count += 1;
-        }
-        if count == 0 {
-            break;
-        }
-        let mut acc = [start; GROUP];
-        for (tap, &offset) in taps.iter().enumerate() {
-            let plane = &plane[offset..];
-            for u in 0..GROUP {
-                let x = isa.load(&plane[group[u].source..]);
-                acc[u] = step(acc[u], x, tap);
-            }
-        }
-        for (position, reduced) in group[..count].iter().zip(acc) {
-            isa.store_partial(reduced, &mut output[position.target..][..position.len]);
-        }
-    }
-}
-
 /// Vectors of output elements: pieces of output rows, none longer than `lanes`.
 #[derive(Debug, Clone)]
-struct VectorPositions<'l> {
+pub(super) struct VectorPositions<'l> {
     layout: &'l PlaneLayout,
     output: [usize; 3],
     lanes: usize,
@@ -226,18 +186,18 @@ struct VectorPositions<'l> {
 
 /// A piece of an output row.
 #[derive(Debug, Clone, Copy, Default)]
-struct VectorPosition {
+pub(super) struct VectorPosition {
     /// Where its windows start in the padded copy.
-    source: usize,
+    pub(super) source: usize,
     /// Where it starts in the output channel.
-    target: usize,
+    pub(super) target: usize,
     /// Its elements.
-    len: usize,
+    pub(super) len: usize,
 }
 
 impl<'l> VectorPositions<'l> {
     #[inline(always)]
-    fn new(layout: &'l PlaneLayout, output: [usize; 3], lanes: usize) -> Self {
+    pub(super) fn new(layout: &'l PlaneLayout, output: [usize; 3], lanes: usize) -> Self {
         VectorPositions {
             layout,
             output,

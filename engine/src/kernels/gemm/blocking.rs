@@ -101,14 +101,14 @@ impl Rhs for PackedNow<'_> {
     #[inline(always)]
     fn panels<'s, I: Isa>(
         &'s self,
-        _: I,
+        isa: I,
         width: usize,
         depth: Range<usize>,
         cols: Range<usize>,
         scratch: &'s mut [f32],
     ) -> Panels<'s> {
         let panel_stride = width * depth.len();
-        pack_b_block(self.0, width, depth, cols, scratch);
+        pack_b_block(isa, self.0, width, depth, cols, scratch);
         Panels {
             data: scratch,
             panel_stride,
@@ -134,7 +134,7 @@ impl Rhs for InPlace<'_> {
     #[inline(always)]
     fn panels<'s, I: Isa>(
         &'s self,
-        _: I,
+        isa: I,
         width: usize,
         depth: Range<usize>,
         cols: Range<usize>,
@@ -146,6 +146,7 @@ impl Rhs for InPlace<'_> {
         let mut last = None;
         if !cols.len().is_multiple_of(width) {
             pack_b_block(
+                isa,
                 b,
                 width,
                 depth,

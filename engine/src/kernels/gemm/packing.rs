@@ -16,7 +16,7 @@ use std::ops::Range;
 use bytemuck::Zeroable;
 
 use super::MatrixRef;
-use crate::isa::{Isa, Kernel, Level, Numerics, dispatch};
+use crate::isa::{Isa, Kernel, Level, Numerics, dispatch, transpose};
 use crate::kernels::offload;
 use crate::kernels::scratch::Line;
 
@@ -349,21 +349,68 @@ fn pack_columns(
 
 /// Packs a block of a right-hand side into scratch memory.
 #[inline(always)]
-pub(super) fn pack_b_block(
+pub(super) fn pack_b_block<I: Isa>(
+    isa: I,
     b: MatrixRef<'_>,
     width: usize,
     depth: Range<usize>,
     cols: Range<usize>,
     target: &mut [f32],
 ) {
-    pack_columns(
-        &b.data,
-        (b.row_stride, b.col_stride),
-        width,
-        depth,
-        cols,
-        target,
-    );
+    if b.row_stride == 1 && b.col_stride != 1 {
+        pack_transposed(isa, b.data, b.col_stride, width, depth, cols, target);
+    } else {
+        pack_columns(
+            &b.data,
+            (b.row_stride, b.col_stride),
+            width,
+            depth,
+            cols,
+            target,
+        );
+    }
+}
+
+/// Packs columns that are contiguous, in square blocks of vectors.
+#[inline(always)]
+fn pack_transposed<I: Isa>(
+    isa: I,
+    source: &[f32],
+    col_stride: usize,
+    width: usize,
+    depth: Range<usize>,
+    cols: Range<usize>,
+    target: &mut [f32],
+) {
+    let panel_len = width * depth.len();
+    if panel_len == 0 {
+        return;
+    }
+    for (panel, first) in target
+        .chunks_exact_mut(panel_len)
+        .zip(cols.clone().step_by(width))
+    {
+        for start in (0..width).step_by(I::LANES) {
+            let lanes = I::LANES.min(width - start);
+            for p in depth.clone().step_by(I::LANES) {
+                let len = I::LANES.min(depth.end - p);
+                let mut block = [isa.zero(); 16];
+                for i in 0..I::LANES {
+                    let col = first + start + i;
+                    if i < lanes && col < cols.end {
+                        block[i] = isa.load_partial(&source[col * col_stride + p..][..len]);
+                    }
+                }
+                let block = transpose(isa, block);
+                for i in 0..I::LANES {
+                    if i < len {
+                        let row = (p - depth.start + i) * width + start;
+                        isa.store_partial(block[i], &mut panel[row..row + lanes]);
+                    }
+                }
+            }
+        }
+    }
 }
 
 /// Packs a block of a left-hand side into scratch memory.

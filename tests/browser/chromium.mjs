@@ -1,0 +1,36 @@
+/** Headless Chromium beside a server of the site, the harness and the repository. */
+
+import { existsSync } from "node:fs";
+import { join } from "node:path";
+import { chromium } from "playwright-core";
+import { serve } from "../../www/serve.mjs";
+
+export const ROOT = join(import.meta.dirname, "..", "..");
+/** What the server serves the repository under. */
+export const MOUNT = "/repository/";
+
+const BROWSERS = ["/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome"];
+const FLAGS = [
+  "--headless=new", "--no-sandbox", "--enable-unsafe-webgpu", "--disable-background-networking",
+  "--no-first-run", "--disable-component-update", "--disable-sync",
+];
+
+/** Starts both; without a browser it says so and ends the process with exit status 2. */
+export async function open() {
+  const executablePath = process.env.CHROMIUM ?? BROWSERS.find(existsSync);
+  if (!executablePath) {
+    console.error("no Chromium: install it, or name it in CHROMIUM");
+    process.exit(2);
+  }
+  const server = await serve({
+    "/harness/": join(import.meta.dirname, "harness"),
+    [MOUNT]: ROOT,
+    "/": join(ROOT, "www", "dist"),
+  });
+  const browser = await chromium.launch({ executablePath, args: FLAGS });
+  const close = async () => {
+    await browser.close();
+    server.close();
+  };
+  return { browser, origin: server.origin, close };
+}
