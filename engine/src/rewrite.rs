@@ -9,6 +9,7 @@ mod batch_norm;
 mod common_subexpressions;
 mod dead_code;
 mod fold;
+mod gather_first;
 mod gelu;
 mod identity;
 mod inline_if;
@@ -44,6 +45,7 @@ const fn pass(name: &'static str, apply: fn(&mut Graph, &Env) -> usize) -> Pass 
 const PASSES: &[Pass] = &[
     pass("identity removal", identity::apply),
     Pass { name: "quantized products", apply: quantized::apply, cpu_only: true },
+    pass("rows picked first", gather_first::apply),
     pass("constant folding", fold::apply),
     pass("branches", inline_if::apply),
     pass("common subexpressions", common_subexpressions::apply),

@@ -26,7 +26,7 @@ pub use self::transposed::{TransposedConvolution, convolve_transposed};
 use super::env::Env;
 use super::gemm::blocking::{Lhs, Product};
 use super::gemm::microkernel::OutputBlock;
-use super::gemm::{self, Activation, Bias, Epilogue, Gemm, Left, MatrixRef, Right};
+use super::gemm::{self, Activation, Bias, Epilogue, Gemm, Left, MatrixRef, Right, narrow};
 use super::offload;
 use super::scratch;
 use crate::isa::{Isa, Kernel};
@@ -205,19 +205,30 @@ fn windowed(
                 });
             for (group, c) in output.chunks_exact_mut(m * n).enumerate() {
                 let first = group * geometry.group_in() * plane_len;
+                let filters = MatrixRef::new(&weights[group * m * k..][..m * k], m, k);
+                let columns = ImageColumns {
+                    planes: &planes[first..],
+                    layout: &layout,
+                    taps: offsets,
+                    output: geometry.output,
+                };
+                let epilogue = of_group(epilogue, geometry, group);
+                let output = OutputBlock::new(c, m, n, n);
+                if narrow::suits(env, filters, n) {
+                    scratch::with(k * n, |windows: &mut [f32]| {
+                        columns.write_windows(k, windows);
+                        narrow::with_columns(env, filters, windows, &epilogue, output);
+                    });
+                    continue;
+                }
                 let product = Product {
                     depth: k,
-                    a: Lhs::InPlace(MatrixRef::new(&weights[group * m * k..][..m * k], m, k)),
-                    b: ImageColumns {
-                        planes: &planes[first..],
-                        layout: &layout,
-                        taps: offsets,
-                        output: geometry.output,
-                    },
+                    a: Lhs::InPlace(filters),
+                    b: columns,
                     accumulate: false,
-                    epilogue: of_group(epilogue, geometry, group),
+                    epilogue,
                 };
-                gemm::run(env, OutputBlock::new(c, m, n, n), &product);
+                gemm::run(env, output, &product);
             }
         });
     });

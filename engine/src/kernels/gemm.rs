@@ -5,6 +5,7 @@
 //! - [`blocking`]: loops that keep what is reused in the caches.
 //! - [`microkernel`]: one tile of C in registers.
 //! - [`epilogue`]: what happens to the sums before they are stored.
+//! - [`narrow`]: products with few columns, as dot products.
 //! - [`vector`]: products of one row, which read B only once and are bound by memory.
 //!
 //! Under [`Numerics::Reproducible`](crate::isa::Numerics) each element is
@@ -15,6 +16,7 @@ pub mod packing;
 
 pub(crate) mod blocking;
 pub(crate) mod microkernel;
+pub(crate) mod narrow;
 #[cfg(test)]
 pub(crate) mod tests;
 mod vector;
@@ -204,7 +206,11 @@ pub fn gemm(env: &Env, product: Gemm<'_>) {
             );
         }
         Right::Plain(b) => {
-            if let (1, Lhs::InPlace(a), false) = (m, a, accumulate)
+            if let (Lhs::InPlace(a), false) = (a, accumulate)
+                && narrow::suits(env, a, n)
+            {
+                narrow::multiply(env, a, b, &epilogue, output);
+            } else if let (1, Lhs::InPlace(a), false) = (m, a, accumulate)
                 && vector::suits(env, b)
             {
                 vector::multiply(env, &a.data[..k], b, &epilogue, output);

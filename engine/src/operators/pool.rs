@@ -15,6 +15,7 @@ use crate::error::OpError;
 use crate::graph::dimension::display_dims;
 use crate::graph::{Attributes, Dim, Dims};
 use crate::kernels::convolution::Geometry;
+use crate::kernels::pooling::{self, Pooling};
 use crate::operator::{InferContext, Operator, OutputInfo, OutputInfos, RunContext};
 use crate::tensor::{DataType, Element, Shape};
 
@@ -148,7 +149,20 @@ const MAX_TYPES: &[DataType] = &[
     DataType::Uint8,
 ];
 
+/// Elements of padding, whatever the size of the image, with which a channel is still copied.
+const MOST_PADDING: usize = 1 << 16;
+
 impl Reduction {
+    fn of_f32(self) -> Pooling {
+        match self {
+            Self::Max => Pooling::Max,
+            Self::Average { padding_counts } => Pooling::Average {
+                count_include_pad: padding_counts,
+            },
+            Self::Norm { p } => Pooling::Lp { p: p as f32 },
+        }
+    }
+
     fn types(self) -> &'static [DataType] {
         match self {
             Self::Max => MAX_TYPES,
@@ -196,7 +210,17 @@ impl Operator for Pool {
 
     fn run(&self, ctx: &mut RunContext<'_>) -> Result<(), OpError> {
         let geometry = self.geometry(ctx.input_shape(0, "X")?)?;
+        // The kernel copies each channel with its padding.
+        let padding_is_small = geometry.reach() <= 8 * geometry.input_len() + MOST_PADDING;
         match ctx.input_type(0, "X")? {
+            DataType::Float32 if !ctx.wants(1) && padding_is_small => {
+                let env = ctx.env;
+                let mut output = ctx.output(0)?;
+                let x = ctx.input(0, "X")?.as_slice::<f32>()?;
+                let y = output.as_mut_slice::<f32>()?;
+                pooling::pool(env, &geometry, self.reduction.of_f32(), x, y);
+                Ok(())
+            }
             DataType::Float32 => self.planes::<f32>(ctx, &geometry),
             DataType::Float16 => self.planes::<f16>(ctx, &geometry),
             DataType::Bfloat16 => self.planes::<bf16>(ctx, &geometry),
@@ -461,7 +485,15 @@ impl Operator for GlobalPool {
 
     fn run(&self, ctx: &mut RunContext<'_>) -> Result<(), OpError> {
         match ctx.input_type(0, "X")? {
-            DataType::Float32 => self.images::<f32>(ctx),
+            DataType::Float32 => {
+                let env = ctx.env;
+                let mut output = ctx.output(0)?;
+                let view = ctx.input(0, "X")?;
+                let channel_len = view.shape()[2..].iter().product();
+                let (x, y) = (view.as_slice::<f32>()?, output.as_mut_slice::<f32>()?);
+                pooling::pool_global(env, self.reduction.of_f32(), channel_len, x, y);
+                Ok(())
+            }
             DataType::Float16 => self.images::<f16>(ctx),
             DataType::Bfloat16 => self.images::<bf16>(ctx),
             _ => self.images::<f64>(ctx),

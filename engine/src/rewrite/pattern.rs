@@ -29,7 +29,12 @@ impl<'g> Pattern<'g> {
 
     /// The node that makes a value.
     pub(super) fn producer(&self, id: Option<ValueId>) -> Option<&'g Node> {
-        Some(&self.graph.nodes[self.producers[id?.index()]?])
+        Some(&self.graph.nodes[self.producer_index(id)?])
+    }
+
+    /// The index of the node that makes a value.
+    pub(super) fn producer_index(&self, id: Option<ValueId>) -> Option<usize> {
+        self.producers[id?.index()]
     }
 
     /// The same, where nobody else uses the value, so that the node can vanish.

@@ -55,6 +55,24 @@ impl ImageColumns<'_> {
     }
 }
 
+impl ImageColumns<'_> {
+    /// Writes the columns one after the other: for each output position its window, `depth` taps.
+    pub(super) fn write_windows(&self, depth: usize, windows: &mut [f32]) {
+        let [_, height, width] = self.output;
+        let (plane_len, taps) = (self.layout.len(), self.taps.len());
+        for (col, window) in windows.chunks_exact_mut(depth).enumerate() {
+            let (row, x) = (col / width, col % width);
+            let start = self.layout.window_offset(row / height, row % height) + x;
+            for (channel, window) in window.chunks_exact_mut(taps).enumerate() {
+                let plane = &self.planes[channel * plane_len + start..];
+                for (x, &tap) in window.iter_mut().zip(self.taps) {
+                    *x = plane[tap];
+                }
+            }
+        }
+    }
+}
+
 impl Rhs for ImageColumns<'_> {
     fn scratch_len(&self, width: usize, depth: usize, cols: usize) -> usize {
         // The slack takes what the last run writes past its end.

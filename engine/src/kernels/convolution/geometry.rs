@@ -336,6 +336,16 @@ impl Geometry {
         self.output.iter().product()
     }
 
+    /// How many elements of a channel and its padding the windows reach.
+    pub fn reach(&self) -> usize {
+        let reach = |i: usize| {
+            (self.output[i].max(1) - 1) * self.strides[i]
+                + (self.kernel[i] - 1) * self.dilations[i]
+                + 1
+        };
+        (0..3).map(reach).product()
+    }
+
     /// Taps of a window.
     pub fn taps(&self) -> usize {
         self.kernel.iter().product()

@@ -115,6 +115,11 @@ impl<'a> OutputBlock<'a> {
         });
     }
 
+    /// Distance of two rows of the matrix.
+    pub(crate) fn row_stride(&self) -> usize {
+        self.row_stride
+    }
+
     /// Part of a row of the block.
     ///
     /// # Panics

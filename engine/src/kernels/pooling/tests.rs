@@ -219,36 +219,6 @@ fn any_norm_agrees_with_the_formula() {
 }
 
 #[test]
-fn indices_point_at_the_maxima() {
-    for case in CASES {
-        let geometry = geometry(case);
-        let input = values(case.1.iter().product(), 3);
-        let expected = reference(&geometry, Pooling::Max, &input);
-        let mut output = vec![0.0; expected.len()];
-        let mut rows = vec![0; expected.len()];
-        max_pool_with_indices(&geometry, false, &input, &mut output, &mut rows);
-        assert_eq!(output, expected, "{}", case.0);
-        for (at, (&index, &x)) in rows.iter().zip(&output).enumerate() {
-            if x.is_finite() {
-                assert_eq!(input[index as usize], x, "{}: {at}", case.0);
-            }
-        }
-        let mut columns = vec![0; expected.len()];
-        max_pool_with_indices(&geometry, true, &input, &mut output, &mut columns);
-        let [depth, height, width] = geometry.input;
-        for (&row_major, &column_major) in rows.iter().zip(&columns) {
-            let (channel, p) = (
-                row_major as usize / geometry.input_len(),
-                row_major as usize % geometry.input_len(),
-            );
-            let (d, h, w) = (p / (height * width), p / width % height, p % width);
-            let expected = channel * geometry.input_len() + d + depth * (h + height * w);
-            assert_eq!(column_major as usize, expected, "{}", case.0);
-        }
-    }
-}
-
-#[test]
 fn whole_channels_are_reduced() {
     let input = values(5 * 49, 4);
     for env in environments() {
