@@ -148,7 +148,7 @@ def optional(need):
     def try_need():
         try:
             need()
-        except Unavailable as reason:
+        except (Unavailable, Broken) as reason:
             print(f"    {reason}", flush=True)
 
     return try_need
@@ -176,6 +176,12 @@ def python_packages():
         python_environment.prepare()
     except subprocess.CalledProcessError as failure:
         raise Unavailable(f"cannot prepare target/venv: {failure}") from failure
+
+
+def lethe():
+    """The program, as the suite of native tests or `make build` left it."""
+    if not any((ROOT / "target" / profile / "lethe").exists() for profile in ("debug", "release")):
+        make("build")()
 
 
 def real_models():
@@ -260,12 +266,17 @@ def cargo_test(*arguments):
     return ["cargo", "test", "-j", CARGO_JOBS, "--no-fail-fast", *arguments, "--", "--show-output"]
 
 
+# Where tests of kernels run once and are built for that alone, optimising them takes longer.
+UNOPTIMISED = ["--config", "profile.dev.package.lethe-engine.opt-level=0"]
+
+
 def engine_in_wasm(name, about, features):
     """The engine's own tests compiled to wasm, run by Node's WASI."""
     return Suite(
         f"engine-{name}", about,
         [rust_target("wasm32-wasip1"), command_line_tool("node")],
-        cargo_test("-p", "lethe-engine", "--no-default-features", "--target", "wasm32-wasip1", "--lib"),
+        cargo_test("-p", "lethe-engine", "--no-default-features", "--target", "wasm32-wasip1", "--lib",
+                   *UNOPTIMISED),
         rust_counts,
         {
             "CARGO_TARGET_WASM32_WASIP1_RUNNER": f"node {ROOT}/scripts/wasi_runner.mjs",
@@ -280,7 +291,7 @@ NEON = Suite(
      debian("gcc-aarch64-linux-gnu", "aarch64-linux-gnu-gcc"),
      debian("libc6-dev-arm64-cross", "usr/aarch64-linux-gnu/include/stdio.*"),
      debian("qemu-user", "qemu-aarch64")],
-    cargo_test("-p", "lethe-engine", "--target", "aarch64-unknown-linux-gnu", "--lib"),
+    cargo_test("-p", "lethe-engine", "--target", "aarch64-unknown-linux-gnu", "--lib", *UNOPTIMISED),
     rust_counts,
     {
         "CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER": "aarch64-linux-gnu-gcc",
@@ -308,25 +319,41 @@ VERIFY = [
 
 def verify(name, about, options, models, needs):
     """Folders in the layout of the ONNX backend tests, as a user would verify them."""
-    command = f"target/release/lethe verify {options} {models}"
-    return Suite(name, about, needs, ["bash", "-c", command], last_line_counts)
+    newest = '"$(ls -t target/*/lethe | head -1)"'
+    command = f"{newest} verify {options} {models}"
+    return Suite(name, about, [*needs, lethe], ["bash", "-c", command], last_line_counts)
 
+
+def demo_counts(output):
+    """One test: the demo came to its end and found the memory wiped."""
+    return Counts(passed=1) if "afterwards it is in the process 0 times" in output else Counts(failed=1)
+
+
+# In one call, so that what they share is built once. The site's page is one of the doors tested.
+NATIVE = Suite(
+    "native", "engine at every kernel level of this machine and on WebGPU in software; command line, "
+    "sandbox host, server, bundles; hostile input, expected answers, reproducible bits, allocations",
+    [LAVAPIPE, JCO, optional(npm_packages("tests/browser")), optional(CHROMIUM),
+     optional(npm_packages("web")), optional(npm_packages("www")), optional(wasm_bindgen),
+     optional(make("site"))],
+    cargo_test("-p", "lethe-engine", "-p", "lethe-host", "-p", "lethe-server", "-p", "lethe-tests",
+               "--features", "lethe-engine/webgpu,lethe-host/webgpu,lethe-host/wasmtime-serve"),
+    rust_counts, limit_minutes=40,
+)
 
 SUITES = [
     Suite("models", "embedded models: accuracy and size", [python_packages],
           ["bash", "scripts/check_models.sh"], last_line_counts),
-    Suite("engine", "engine, native, every kernel level of this machine; WebGPU in software", [LAVAPIPE],
-          cargo_test("-p", "lethe-engine", "--features", "webgpu"), rust_counts),
+    NATIVE,
     engine_in_wasm("wasm", "engine in wasm without SIMD", "-simd128"),
     engine_in_wasm("simd128", "engine in wasm with SIMD128", "+simd128"),
     engine_in_wasm("relaxed", "engine in wasm with relaxed SIMD", "+simd128,+relaxed-simd"),
     NEON,
-    Suite("tests", "hostile input, expected answers, reproducible bits, allocations", [],
-          cargo_test("-p", "lethe-tests"), rust_counts, limit_minutes=30),
     Suite("web-bindings", "wasm-bindgen bindings in headless Chromium",
           [wasm_bindgen, CHROMIUM, debian("chromium-driver", "chromedriver")],
           # Its runner does not know --show-output.
-          cargo_test("-p", "lethe-web", "--target", "wasm32-unknown-unknown")[:-2], rust_counts,
+          cargo_test("-p", "lethe-web", "--target", "wasm32-unknown-unknown", *UNOPTIMISED)[:-2],
+          rust_counts,
           {
               "CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_RUNNER": str(TOOLS / "bin/wasm-bindgen-test-runner"),
               "CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_RUSTFLAGS": "-C target-feature=+simd128",
@@ -339,15 +366,12 @@ SUITES = [
           [npm_packages("web"), npm_packages("www"), npm_packages("tests/browser"), wasm_bindgen,
            CHROMIUM, make("site")],
           ["node", "tests/browser/run.mjs"], last_line_counts),
-    # After the browser, whose page is one of the doors.
-    Suite("host", "command line, sandbox host, server and bundles",
-          [JCO, optional(npm_packages("tests/browser")), optional(CHROMIUM)],
-          cargo_test("-p", "lethe-host", "--features", "wasmtime-serve"), rust_counts, limit_minutes=30),
-    Suite("server", "the guest's request handler, native", [],
-          cargo_test("-p", "lethe-server"), rust_counts),
-    *[verify(*row, models=EMBEDDED, needs=[make("build")]) for row in VERIFY],
+    Suite("demo", "the demo comes to its end", [],
+          ["bash", "-c", "demo=$(ls -t target/*/examples/demo | head -1); ${demo:-make demo}"],
+          demo_counts),
+    *[verify(*row, models=EMBEDDED, needs=[]) for row in VERIFY],
     *[verify(f"{name}-real", f"{about}, real models", options, models=REAL,
-             needs=[real_models, make("build")]) for name, about, options in VERIFY],
+             needs=[real_models]) for name, about, options in VERIFY],
 ]
 
 

@@ -12,11 +12,12 @@
  * Prints the size of each build's WebAssembly, raw and compressed with brotli, and leaves the
  * figures in `pkg/sizes.json` for the site.
  */
-import { execFileSync } from "node:child_process";
+import { execFile, execFileSync } from "node:child_process";
 import { existsSync } from "node:fs";
 import { mkdir, readFile, rm, writeFile } from "node:fs/promises";
 import { availableParallelism } from "node:os";
 import { join } from "node:path";
+import { promisify } from "node:util";
 import { brotliCompressSync, constants } from "node:zlib";
 
 const WEB = import.meta.dirname;
@@ -36,8 +37,15 @@ const WASM_FEATURES = [
   "--enable-reference-types", "--enable-simd",
 ];
 
-const run = (command, args, options = {}) =>
-  execFileSync(command, args, { cwd: ROOT, stdio: ["ignore", "inherit", "inherit"], ...options });
+/** Runs a command; what it says is shown when it fails. */
+async function run(command, args, options = {}) {
+  try {
+    await promisify(execFile)(command, args, { cwd: ROOT, maxBuffer: 1 << 26, ...options });
+  } catch (failure) {
+    console.error(`${failure.stdout ?? ""}${failure.stderr ?? ""}`);
+    throw new Error(`${command} failed`, { cause: failure.code });
+  }
+}
 
 async function wasmBindgen() {
   const lock = await readFile(join(ROOT, "Cargo.lock"), "utf8");
@@ -53,14 +61,14 @@ async function wasmBindgen() {
     }
   }
   console.log(`installing wasm-bindgen-cli ${version} into target/tools (some minutes, once)`);
-  run("cargo", ["install", "wasm-bindgen-cli", "--version", version, "--root", TOOLS, "--quiet"]);
+  await run("cargo", ["install", "wasm-bindgen-cli", "--version", version, "--root", TOOLS, "--quiet"]);
   return ours;
 }
 
 async function buildWasm({ name, instructions, cargoFeatures }, bindgen) {
   console.log(`building ${name}`);
-  // Cargo keeps artefacts of different flags apart; what runs on this machine is shared.
-  const target = join(ROOT, "target", "web");
+  // A folder each: the builds go on side by side, and half of each is done by one thread.
+  const target = join(ROOT, "target", "web", name);
   const jobs = process.env.CARGO_BUILD_JOBS ?? String(availableParallelism());
   const cargo = [
     "build", "--quiet", "--package", "lethe-web", "--lib", "--profile", "wasm",
@@ -69,16 +77,16 @@ async function buildWasm({ name, instructions, cargoFeatures }, bindgen) {
   ];
   // Stripping is left to wasm-opt: wasm-bindgen reads the section that names the features.
   const env = { RUSTFLAGS: `-C target-feature=${instructions}`, CARGO_PROFILE_WASM_STRIP: "none" };
-  run("cargo", cargo, { env: { ...process.env, ...env } });
+  await run("cargo", cargo, { env: { ...process.env, ...env } });
   const out = join(PKG, name);
-  run(bindgen, [
+  await run(bindgen, [
     join(target, "wasm32-unknown-unknown", "wasm", "lethe_web.wasm"),
     "--target", "web", "--omit-default-module-path", "--out-name", "lethe", "--out-dir", out,
     "--remove-name-section", "--remove-producers-section",
   ]);
   await rm(join(out, "lethe_bg.wasm.d.ts"));
   const wasm = join(out, "lethe_bg.wasm");
-  run(process.execPath, [
+  await run(process.execPath, [
     join(WEB, "node_modules", "binaryen", "bin", "wasm-opt"), wasm, "-o", wasm, "-O3",
     ...WASM_FEATURES, ...(name === "relaxed" ? ["--enable-relaxed-simd"] : []),
     "--strip-debug", "--strip-target-features",
@@ -104,11 +112,15 @@ if (chosen.length === 0) await rm(PKG, { recursive: true, force: true });
 await mkdir(PKG, { recursive: true });
 const bindgen = await wasmBindgen();
 const sizes = existsSync(sizesFile) ? JSON.parse(await readFile(sizesFile, "utf8")) : {};
-for (const build of BUILDS) {
-  if (chosen.length > 0 && !chosen.includes(build.name)) continue;
-  sizes[build.name] = await buildWasm(build, bindgen);
+const waiting = BUILDS.filter(({ name }) => chosen.length === 0 || chosen.includes(name));
+/** Takes one build after the other. */
+async function work() {
+  for (let build = waiting.shift(); build; build = waiting.shift()) {
+    sizes[build.name] = await buildWasm(build, bindgen);
+  }
 }
-run(process.execPath, [join(WEB, "node_modules", "typescript", "bin", "tsc"), "--project", WEB]);
+await Promise.all(Array.from({ length: Math.min(2, availableParallelism()) }, work));
+await run(process.execPath, [join(WEB, "node_modules", "typescript", "bin", "tsc"), "--project", WEB]);
 await writeFile(sizesFile, `${JSON.stringify(sizes)}\n`);
 for (const [name, { rawBytes, brotliBytes }] of Object.entries(sizes)) {
   console.log(`${name}: ${rawBytes} bytes of wasm, ${brotliBytes} with brotli`);
