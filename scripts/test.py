@@ -266,8 +266,10 @@ def cargo_test(*arguments):
     return ["cargo", "test", "-j", CARGO_JOBS, "--no-fail-fast", *arguments, "--", "--show-output"]
 
 
-# Where tests of kernels run once and are built for that alone, optimising them takes longer.
-UNOPTIMISED = ["--config", "profile.dev.package.lethe-engine.opt-level=0"]
+def optimised(level):
+    """Where tests of kernels run once and are built for that alone, optimising takes longer."""
+    return ["--config", f"profile.dev.package.lethe-engine.opt-level={level}"]
+
 
 
 def engine_in_wasm(name, about, features):
@@ -276,7 +278,7 @@ def engine_in_wasm(name, about, features):
         f"engine-{name}", about,
         [rust_target("wasm32-wasip1"), command_line_tool("node")],
         cargo_test("-p", "lethe-engine", "--no-default-features", "--target", "wasm32-wasip1", "--lib",
-                   *UNOPTIMISED),
+                   *optimised(0)),
         rust_counts,
         {
             "CARGO_TARGET_WASM32_WASIP1_RUNNER": f"node {ROOT}/scripts/wasi_runner.mjs",
@@ -291,7 +293,7 @@ NEON = Suite(
      debian("gcc-aarch64-linux-gnu", "aarch64-linux-gnu-gcc"),
      debian("libc6-dev-arm64-cross", "usr/aarch64-linux-gnu/include/stdio.*"),
      debian("qemu-user", "qemu-aarch64")],
-    cargo_test("-p", "lethe-engine", "--target", "aarch64-unknown-linux-gnu", "--lib", *UNOPTIMISED),
+    cargo_test("-p", "lethe-engine", "--target", "aarch64-unknown-linux-gnu", "--lib", *optimised(1)),
     rust_counts,
     {
         "CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER": "aarch64-linux-gnu-gcc",
@@ -352,7 +354,7 @@ SUITES = [
     Suite("web-bindings", "wasm-bindgen bindings in headless Chromium",
           [wasm_bindgen, CHROMIUM, debian("chromium-driver", "chromedriver")],
           # Its runner does not know --show-output.
-          cargo_test("-p", "lethe-web", "--target", "wasm32-unknown-unknown", *UNOPTIMISED)[:-2],
+          cargo_test("-p", "lethe-web", "--target", "wasm32-unknown-unknown", *optimised(0))[:-2],
           rust_counts,
           {
               "CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_RUNNER": str(TOOLS / "bin/wasm-bindgen-test-runner"),
@@ -360,8 +362,8 @@ SUITES = [
               "CHROMEDRIVER": shutil.which("chromedriver") or "/usr/bin/chromedriver",
               "WASM_BINDGEN_USE_BROWSER": "1",
           }),
-    Suite("web-package", "npm package in Node", [npm_packages("web"), wasm_bindgen, make("package")],
-          ["npm", "test"], node_counts, folder="web"),
+    Suite("web-package", "npm package in Node",
+          [npm_packages("web"), npm_packages("www"), wasm_bindgen, make("site")], ["npm", "test"], node_counts, folder="web"),
     Suite("browser", "the site and the models in headless Chromium, wasm and WebGPU",
           [npm_packages("web"), npm_packages("www"), npm_packages("tests/browser"), wasm_bindgen,
            CHROMIUM, make("site")],

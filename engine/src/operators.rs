@@ -18,6 +18,7 @@ mod bias_gelu;
 mod binary;
 mod blocks;
 mod broadcasting;
+mod byte_convolution;
 mod byte_products;
 #[cfg(test)]
 mod case;
@@ -291,6 +292,8 @@ operators! {
     // -- quantisation
     ("ai.onnx", "DequantizeLinear",   10, linear_quantization::DequantizeLinear),
     ("ai.onnx", "DynamicQuantizeLinear", 11, linear_quantization::DynamicQuantizeLinear),
+    ("ai.onnx", "ConvInteger",        10, byte_convolution::ConvInteger),
+    ("ai.onnx", "QLinearConv",        10, byte_convolution::QLinearConv),
     ("ai.onnx", "MatMulInteger",      10, byte_products::MatMulInteger),
     ("ai.onnx", "QLinearMatMul",      10, byte_products::QLinearMatMul),
     ("ai.onnx", "QuantizeLinear",     10, linear_quantization::QuantizeLinear),

@@ -349,10 +349,9 @@ impl Session {
     ) -> Result<(), Error> {
         check_inputs(&self.inputs, inputs)?;
         let mut state = self.take_state();
-        let result = self.env.threads.enter(|| {
-            self.plan
-                .run(inputs, &mut state, self.run_options(cancel), take)
-        });
+        let result = self
+            .plan
+            .run(inputs, &mut state, self.run_options(cancel), take);
         self.give_state(state);
         result
     }
@@ -370,13 +369,12 @@ impl Session {
         let inputs = self.ordered(inputs)?;
         check_inputs(&self.inputs, &inputs)?;
         let mut state = self.take_state();
-        let result = self.env.threads.enter(|| {
-            let clock: &dyn Fn() -> u64 = clock;
-            let profile = Some((profile, clock));
-            let options = self.run_options(None);
-            self.plan
-                .run_profiled(&inputs, &mut state, options, profile, &mut |_, _| Ok(()))
-        });
+        let clock: &dyn Fn() -> u64 = clock;
+        let profile = Some((profile, clock));
+        let options = self.run_options(None);
+        let result = self
+            .plan
+            .run_profiled(&inputs, &mut state, options, profile, &mut |_, _| Ok(()));
         self.give_state(state);
         result
     }
@@ -392,7 +390,8 @@ impl Session {
     }
 
     /// Overwrites with zeros the memory that finished runs left for the next ones, and gives the
-    /// number of bytes.
+    /// number of bytes. Working memory belongs to threads: of those that call, the one that calls
+    /// this is meant.
     pub fn wipe(&self) -> usize {
         let mut idle = self
             .idle

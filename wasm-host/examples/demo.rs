@@ -31,7 +31,7 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
     let session = Session::load(MODEL, &options)?;
     let inputs = [("input", Value::Tensor(picture.clone()))];
     let native = Reading::of(&session.run(&inputs)?)?;
-    let native_time = median(|| session.run(&inputs).map(drop))?;
+    let [native_time] = medians([&mut || session.run(&inputs).map(drop)])?;
 
     let sandbox = Sandbox::new(
         &ModelSource::new("digits", MODEL),
@@ -43,9 +43,11 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
     let mut look = |memory: &[u8]| marks_inside = canary.count(memory);
     let (answer, report) = sandbox.call_inspected(&message, &mut look)?;
     let sandboxed = Reading::of(&outputs_of(answer)?)?;
-    let sandbox_time = median(|| sandbox.call(&message).map(drop))?;
     let mut reused = sandbox.reused()?;
-    let reused_time = median(|| reused.call(&message).map(drop))?;
+    let [sandbox_time, reused_time] =
+        medians([&mut || sandbox.call(&message).map(drop), &mut || {
+            reused.call(&message).map(drop)
+        }])?;
     drop((reused, message));
     let marks_left = canary.places_in_process()?;
 
@@ -127,16 +129,22 @@ fn marked_request(picture: &Tensor, canary: &Canary) -> Result<Zeroizing<Vec<u8>
     Ok(message)
 }
 
-/// The median time of many calls.
-fn median<E>(mut call: impl FnMut() -> Result<(), E>) -> Result<Duration, E> {
-    let mut times = Vec::with_capacity(RUNS);
+/// The median times of calls that are made in turns, so that the machine's moods meet them all.
+fn medians<E, const N: usize>(
+    mut calls: [&mut dyn FnMut() -> Result<(), E>; N],
+) -> Result<[Duration; N], E> {
+    let mut times = [const { Vec::new() }; N];
     for _ in 0..RUNS {
-        let start = Instant::now();
-        call()?;
-        times.push(start.elapsed());
+        for (call, times) in calls.iter_mut().zip(&mut times) {
+            let start = Instant::now();
+            call()?;
+            times.push(start.elapsed());
+        }
     }
-    times.sort();
-    Ok(times[RUNS / 2])
+    Ok(times.map(|mut times| {
+        times.sort();
+        times[RUNS / 2]
+    }))
 }
 
 fn show(time: Duration) -> String {

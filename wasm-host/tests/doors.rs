@@ -1,33 +1,22 @@
 //! One request, the same answer at every door: a sandbox per request, with and without native
 //! kernels, this process, and the bundle under hosts of WASI HTTP that know nothing of Lethe.
 
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpStream;
+#[path = "doors/reproducible.rs"]
+mod reproducible;
+#[path = "doors/server.rs"]
+mod server;
+
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::{Command, Stdio};
 
 use lethe_engine::onnx::external_data::NoExternalData;
 use lethe_engine::onnx::{proto, values};
 use prost::Message;
 use serde_json::{Value, json};
-
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()
-}
+use server::{Server, bundle, bundle_with_cache, free_port, root, wasmtime_serve};
 
 fn digits() -> PathBuf {
     root().join("models/digits")
-}
-
-fn cache() -> PathBuf {
-    Path::new(env!("CARGO_TARGET_TMPDIR")).join("doors-cache")
-}
-
-fn lethe() -> Command {
-    let mut lethe = Command::new(env!("CARGO_BIN_EXE_lethe"));
-    lethe.env("LETHE_CACHE_DIR", cache());
-    lethe
 }
 
 fn tensor(file: &str) -> lethe_engine::Tensor {
@@ -51,144 +40,6 @@ fn digits_request() -> String {
         "data": image.as_slice::<f32>().unwrap(),
     });
     json!({ "model": "digits", "id": "7", "inputs": [input] }).to_string()
-}
-
-/// A server that ends with the test.
-struct Server {
-    process: Child,
-    address: String,
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        // It may have ended by itself.
-        drop(self.process.kill());
-        drop(self.process.wait());
-    }
-}
-
-impl Server {
-    /// `lethe serve` on a free port.
-    fn lethe(arguments: &[&str]) -> Self {
-        let mut process = lethe()
-            .args(["serve", "--port", "0"])
-            .args(arguments)
-            .arg(digits().join("model.onnx"))
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut line = String::new();
-        BufReader::new(process.stdout.as_mut().unwrap())
-            .read_line(&mut line)
-            .unwrap();
-        let address = line.trim().strip_prefix("listening on http://");
-        let address = address.unwrap_or_else(|| panic!("{line:?}")).to_owned();
-        Self { process, address }
-    }
-
-    /// Another program, once it listens on `port`.
-    fn peer(mut command: Command, port: u16) -> Self {
-        let process = command
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let server = Self {
-            process,
-            address: format!("127.0.0.1:{port}"),
-        };
-        let start = Instant::now();
-        while TcpStream::connect(&server.address).is_err() {
-            assert!(
-                start.elapsed() < Duration::from_secs(120),
-                "{command:?} does not listen"
-            );
-            std::thread::sleep(Duration::from_millis(100));
-        }
-        server
-    }
-
-    fn request(&self, head: &str, body: &[u8]) -> (u16, Value) {
-        let mut stream = TcpStream::connect(&self.address).unwrap();
-        stream
-            .set_read_timeout(Some(Duration::from_secs(120)))
-            .unwrap();
-        write!(
-            stream,
-            "{head}host: {}\r\nconnection: close\r\n",
-            self.address
-        )
-        .unwrap();
-        write!(stream, "content-length: {}\r\n\r\n", body.len()).unwrap();
-        // A server that refuses a body by its length may close before it is all sent.
-        drop(stream.write_all(body));
-        let mut answer = Vec::new();
-        drop(stream.read_to_end(&mut answer));
-        let text = String::from_utf8(answer).unwrap();
-        let (head, body) = text
-            .split_once("\r\n\r\n")
-            .unwrap_or_else(|| panic!("{text:?}"));
-        let status = head.split(' ').nth(1).unwrap().parse().unwrap();
-        let chunked = head
-            .to_ascii_lowercase()
-            .contains("transfer-encoding: chunked");
-        let body = if chunked {
-            unchunk(body)
-        } else {
-            body.to_owned()
-        };
-        let json = serde_json::from_str(&body).unwrap_or_else(|e| panic!("{e}: {body:?}"));
-        (status, json)
-    }
-
-    fn infer(&self, body: &str) -> (u16, Value) {
-        self.request(
-            "POST /api/v1/infer HTTP/1.1\r\ncontent-type: application/json\r\n",
-            body.as_bytes(),
-        )
-    }
-}
-
-fn unchunk(mut body: &str) -> String {
-    let mut whole = String::new();
-    while let Some((len, rest)) = body.split_once("\r\n") {
-        let len = usize::from_str_radix(len.trim(), 16).unwrap();
-        if len == 0 {
-            break;
-        }
-        whole.push_str(&rest[..len]);
-        body = &rest[len + 2..];
-    }
-    whole
-}
-
-fn bundle(name: &str) -> PathBuf {
-    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
-    let done = lethe()
-        .args(["bundle", "--numerics", "reproducible", "-o"])
-        .args([&path, &digits().join("model.onnx")])
-        .output()
-        .unwrap();
-    assert!(
-        done.status.success(),
-        "{}",
-        String::from_utf8_lossy(&done.stderr)
-    );
-    path
-}
-
-/// Where cargo puts this package's examples.
-fn examples() -> PathBuf {
-    let program = Path::new(env!("CARGO_BIN_EXE_lethe"));
-    program.parent().unwrap().join("examples")
-}
-
-fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port()
 }
 
 /// The answer is the one that the model's folder expects.
@@ -244,7 +95,7 @@ fn browser() -> Result<Command, String> {
 
 #[test]
 fn every_door_gives_the_same_answer() {
-    let request = digits_request();
+    let (request, model) = (digits_request(), digits().join("model.onnx"));
     let mut answers = Vec::new();
     for (door, arguments) in [
         ("sandbox", &["--numerics", "reproducible"][..]),
@@ -262,25 +113,13 @@ fn every_door_gives_the_same_answer() {
         let mut command = Command::new(jco);
         command
             .args(["serve", "--port", &port.to_string()])
-            .arg(bundle("jco.wasm"));
+            .arg(bundle(&model, "jco.wasm"));
         answers.push(("jco", Server::peer(command, port).infer(&request)));
     } else {
         eprintln!("skipped: jco is not installed: npm install --no-save in tests/edge");
     }
-    let wasmtime = examples().join("wasmtime_serve");
-    if wasmtime.exists() {
-        let port = free_port();
-        let mut command = Command::new(wasmtime);
-        command
-            .arg("--addr")
-            .arg(format!("127.0.0.1:{port}"))
-            .arg(bundle("wasmtime.wasm"));
-        answers.push((
-            "wasmtime serve",
-            Server::peer(command, port).infer(&request),
-        ));
-    } else {
-        eprintln!("skipped: wasmtime serve is not built: --features wasmtime-serve");
+    if let Some(server) = wasmtime_serve(&bundle(&model, "wasmtime.wasm")) {
+        answers.push(("wasmtime serve", server.infer(&request)));
     }
     match browser() {
         Ok(command) => {
@@ -303,9 +142,12 @@ fn every_door_gives_the_same_answer() {
 
 #[test]
 fn a_bundle_is_the_same_byte_for_byte() {
+    let model = digits().join("model.onnx");
+    let cache = Path::new(env!("CARGO_TARGET_TMPDIR")).join("bundle-cache");
+    let bundle = |name| bundle_with_cache(&cache, &model, name);
     let [first, second] = ["first.wasm", "second.wasm"].map(bundle);
     // The second image is made anew.
-    std::fs::remove_dir_all(cache()).ok();
+    std::fs::remove_dir_all(&cache).unwrap();
     let third = bundle("third.wasm");
     let [first, second, third] = [first, second, third].map(|path| std::fs::read(path).unwrap());
     assert!(first == second && second == third);

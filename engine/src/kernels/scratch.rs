@@ -169,7 +169,7 @@ mod tests {
             with::<u8, _>(64, |a| a.fill(0xcc));
             0
         });
-        assert_eq!(wipe(&threads), 4 * 64);
+        assert_eq!(wipe(&threads), 3 * 64);
         let left =
             threads.sum_over_all_threads(|| idle_bytes().iter().filter(|&&byte| byte != 0).count());
         assert_eq!(left, 0);

@@ -6,15 +6,20 @@
 //! is not determined, hence a chunk's result must not depend on it.
 
 #[cfg(feature = "threads")]
+mod pool;
+
+#[cfg(feature = "threads")]
 use std::sync::Arc;
 #[cfg(feature = "threads")]
 use std::sync::atomic::{AtomicUsize, Ordering};
+#[cfg(feature = "threads")]
+use std::sync::{Mutex, PoisonError};
 
 /// A handle on worker threads. Clones share them; the last one ends them.
 #[derive(Debug, Clone, Default)]
 pub struct Threads {
     #[cfg(feature = "threads")]
-    pool: Option<Arc<rayon::ThreadPool>>,
+    pool: Option<Arc<pool::Pool>>,
 }
 
 /// The threads could not be started.
@@ -33,7 +38,7 @@ impl Threads {
         Threads::default()
     }
 
-    /// A pool of `count` threads; for 0 or 1, only the calling thread.
+    /// The calling thread and `count - 1` workers.
     ///
     /// # Errors
     /// If the operating system does not give the threads, or if `count > 1` in a build without the
@@ -47,14 +52,10 @@ impl Threads {
 
     #[cfg(feature = "threads")]
     fn start(count: usize) -> Result<Threads, ThreadsError> {
-        let pool = rayon::ThreadPoolBuilder::new()
-            .num_threads(count)
-            .thread_name(|i| format!("lethe-{i}"))
-            .build()
-            .map_err(|error| ThreadsError {
-                count,
-                reason: error.to_string(),
-            })?;
+        let pool = pool::Pool::start(count - 1).map_err(|error| ThreadsError {
+            count,
+            reason: error.to_string(),
+        })?;
         Ok(Threads {
             pool: Some(Arc::new(pool)),
         })
@@ -72,24 +73,15 @@ impl Threads {
     pub fn count(&self) -> usize {
         #[cfg(feature = "threads")]
         if let Some(pool) = &self.pool {
-            return pool.current_num_threads();
+            return pool.workers() + 1;
         }
         1
     }
 
-    /// Runs `work` on one of the threads, so that the calls to [`Self::for_each`] within it need
-    /// not wake the pool from outside each time. Worth it around a whole inference.
-    pub fn enter<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {
-        #[cfg(feature = "threads")]
-        if let Some(pool) = &self.pool {
-            return pool.install(work);
-        }
-        work()
-    }
-
     /// Calls `work(i)` once for each `i` in `0..chunks` and returns when all are done.
     ///
-    /// May be called within such a call: the threads then help each other.
+    /// Within such a call, or while another thread is in one on the same handle, everything runs on
+    /// the calling thread.
     pub fn for_each(&self, chunks: usize, work: impl Fn(usize) + Sync) {
         #[cfg(feature = "threads")]
         if let (Some(pool), true) = (&self.pool, chunks > 1) {
@@ -103,9 +95,9 @@ impl Threads {
                     work(i);
                 }
             };
-            let workers = pool.current_num_threads().min(chunks);
-            pool.install(|| side_by_side(workers, &take_all));
-            return;
+            if pool.offer(&take_all) {
+                return;
+            }
         }
         (0..chunks).for_each(work);
     }
@@ -122,15 +114,14 @@ impl Threads {
         work: impl Fn(usize, &mut [T]) + Sync,
     ) {
         #[cfg(feature = "threads")]
-        if let (Some(pool), true) = (&self.pool, data.len() > chunk_len) {
-            use rayon::iter::{IndexedParallelIterator, ParallelIterator};
-            use rayon::slice::ParallelSliceMut;
-            pool.install(|| {
-                data.par_chunks_mut(chunk_len)
-                    .enumerate()
-                    .for_each(|(i, chunk)| work(i, chunk));
+        if self.pool.is_some() && data.len() > chunk_len {
+            let chunks = Mutex::new(data.chunks_mut(chunk_len).enumerate());
+            let next = || chunks.lock().unwrap_or_else(PoisonError::into_inner).next();
+            return self.for_each(self.count(), |_| {
+                while let Some((i, chunk)) = next() {
+                    work(i, chunk);
+                }
             });
-            return;
         }
         for (i, chunk) in data.chunks_mut(chunk_len).enumerate() {
             work(i, chunk);
@@ -148,26 +139,15 @@ impl Threads {
     /// Calls `work` once on every thread of the pool and on the calling thread, and sums what it
     /// returns.
     pub(crate) fn sum_over_all_threads(&self, work: impl Fn() -> usize + Sync) -> usize {
-        let here = work();
         #[cfg(feature = "threads")]
         if let Some(pool) = &self.pool {
-            return here + pool.broadcast(|_| work()).into_iter().sum::<usize>();
+            let sum = AtomicUsize::new(0);
+            pool.broadcast(&|| {
+                sum.fetch_add(work(), Ordering::Relaxed);
+            });
+            return sum.into_inner();
         }
-        here
-    }
-}
-
-/// Calls `work` from `workers` places at the same time, as far as threads are free.
-#[cfg(feature = "threads")]
-fn side_by_side(workers: usize, work: &(impl Fn() + Sync)) {
-    if workers <= 1 {
-        work();
-    } else {
-        let half = workers / 2;
-        rayon::join(
-            || side_by_side(workers - half, work),
-            || side_by_side(half, work),
-        );
+        work()
     }
 }
 
@@ -213,6 +193,42 @@ mod tests {
             });
             assert_eq!(sum.into_inner(), (0..64).sum());
         }
+    }
+
+    #[test]
+    fn loops_of_several_callers_all_end() {
+        for threads in handles() {
+            let sum = AtomicUsize::new(0);
+            std::thread::scope(|scope| {
+                for _ in 0..4 {
+                    scope.spawn(|| {
+                        for _ in 0..500 {
+                            threads.for_each(3, |i| {
+                                sum.fetch_add(i, Ordering::Relaxed);
+                            });
+                        }
+                        threads.sum_over_all_threads(|| 0);
+                    });
+                }
+            });
+            assert_eq!(sum.into_inner(), 4 * 500 * 3);
+        }
+    }
+
+    #[test]
+    #[cfg(all(feature = "threads", panic = "unwind"))]
+    fn a_panic_reaches_the_caller_and_the_pool_goes_on() {
+        let threads = Threads::new(3).expect("threads");
+        for bad in 0..50 {
+            let panicked = std::panic::catch_unwind(|| {
+                threads.for_each(50, |i| {
+                    std::thread::sleep(std::time::Duration::from_micros(10));
+                    assert!(i != bad);
+                });
+            });
+            assert!(panicked.is_err());
+        }
+        assert_eq!(threads.sum_over_all_threads(|| 1), 3);
     }
 
     #[test]

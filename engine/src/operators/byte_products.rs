@@ -121,7 +121,10 @@ impl DynamicQuantizeMatMul {
 }
 
 /// The bytes of a tensor of u8 or i8.
-fn bytes_of<'a>(view: TensorView<'a>, input: &'static str) -> Result<Bytes<'a>, OpError> {
+pub(super) fn bytes_of<'a>(
+    view: TensorView<'a>,
+    input: &'static str,
+) -> Result<Bytes<'a>, OpError> {
     match view.data_type() {
         DataType::Uint8 => Ok(Bytes::Unsigned(view.as_slice()?)),
         DataType::Int8 => Ok(Bytes::Signed(view.as_slice()?)),
@@ -134,7 +137,7 @@ fn bytes_of<'a>(view: TensorView<'a>, input: &'static str) -> Result<Bytes<'a>, 
 }
 
 /// Calls `work` with zero points as numbers, of which there may be none, one or `count`.
-fn with_zeros<R>(
+pub(super) fn with_zeros<R>(
     view: Option<TensorView<'_>>,
     input: &'static str,
     count: usize,
@@ -159,7 +162,11 @@ fn with_zeros<R>(
 }
 
 /// Checks that there is one scale, or one for each of `count`.
-fn check_scales(scales: &[f32], input: &'static str, count: usize) -> Result<(), OpError> {
+pub(super) fn check_scales(
+    scales: &[f32],
+    input: &'static str,
+    count: usize,
+) -> Result<(), OpError> {
     if [1, count].contains(&scales.len()) {
         return Ok(());
     }

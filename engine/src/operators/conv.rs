@@ -9,6 +9,7 @@
 //! `ai.lethe.FusedConv` adds a `residual` of the output's shape as fourth input, and an activation.
 
 use half::{bf16, f16};
+use std::ops::Range;
 
 use super::fused::AfterSum;
 use super::window::{AutoPad, SizedWindow, Sizes, WindowAttributes, geometry_error};
@@ -51,7 +52,7 @@ pub(super) struct ConvTranspose {
     output_shape: Option<Sizes>,
 }
 
-fn groups(node: &Attributes) -> Result<usize, OpError> {
+pub(super) fn groups(node: &Attributes) -> Result<usize, OpError> {
     let groups = node.int_or("group", 1)?;
     usize::try_from(groups)
         .ok()
@@ -97,7 +98,7 @@ fn check_ranks(image: &[usize], weights: &[usize]) -> Result<(), OpError> {
 }
 
 /// Sizes of the output: those of `geometry` where the spatial ones of image and weights are known.
-fn output_dims(
+pub(super) fn output_dims(
     x: InputInfo<'_>,
     w: InputInfo<'_>,
     out_channels: impl Fn(&[Dim]) -> Dim,
@@ -252,9 +253,13 @@ fn halves<T: Real>(
     })
 }
 
-/// Calls `visit(in_position, out_position, tap)` for every tap of every window that lies on the
+/// Calls `visit(in_position, out_position, tap)` for every tap of these windows that lies on the
 /// image, positions being those of a plane.
-fn each_tap(geometry: &Geometry, mut visit: impl FnMut(usize, usize, usize)) {
+pub(super) fn each_tap(
+    geometry: &Geometry,
+    windows: Range<usize>,
+    mut visit: impl FnMut(usize, usize, usize),
+) {
     let Geometry {
         input,
         kernel,
@@ -271,7 +276,7 @@ fn each_tap(geometry: &Geometry, mut visit: impl FnMut(usize, usize, usize)) {
             i % sizes[2],
         ]
     };
-    for out in 0..geometry.output_len() {
+    for out in windows {
         let window = coordinates(output, out);
         for tap in 0..geometry.taps() {
             let offset = coordinates(kernel, tap);
@@ -304,7 +309,9 @@ fn convolve_doubles(geometry: &Geometry, x: &[f64], w: &[f64], y: &mut [f64]) {
             let plane = image * geometry.in_channels + first_in + channel;
             let x = &x[plane * planes_in..][..planes_in];
             let w = &w[(out_channel * group_in + channel) * geometry.taps()..];
-            each_tap(geometry, |from, to, tap| y[to] += x[from] * w[tap]);
+            each_tap(geometry, 0..planes_out, |from, to, tap| {
+                y[to] += x[from] * w[tap]
+            });
         }
     }
 }
@@ -329,7 +336,9 @@ fn spread_doubles(geometry: &Geometry, x: &[f64], w: &[f64], b: Option<&[f64]>, 
         for channel in group * group_in..(group + 1) * group_in {
             let x = &x[(image * geometry.in_channels + channel) * planes_in..][..planes_in];
             let w = &w[(channel * group_out + out_channel % group_out) * geometry.taps()..];
-            each_tap(&reversed, |to, from, tap| y[to] += x[from] * w[tap]);
+            each_tap(&reversed, 0..planes_in, |to, from, tap| {
+                y[to] += x[from] * w[tap]
+            });
         }
     }
 }

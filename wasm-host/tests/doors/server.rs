@@ -1,0 +1,184 @@
+//! Servers under test: `lethe serve`, and stock hosts of bundles.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+pub fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()
+}
+
+pub fn cache() -> PathBuf {
+    Path::new(env!("CARGO_TARGET_TMPDIR")).join("doors-cache")
+}
+
+pub fn lethe() -> Command {
+    let mut lethe = Command::new(env!("CARGO_BIN_EXE_lethe"));
+    lethe.env("LETHE_CACHE_DIR", cache());
+    lethe
+}
+
+/// A server that ends with the test.
+pub struct Server {
+    pub process: Child,
+    address: String,
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        drop(self.process.kill());
+        drop(self.process.wait());
+    }
+}
+
+impl Server {
+    /// `lethe serve` on a free port.
+    pub fn lethe(arguments: &[&str]) -> Self {
+        let mut process = lethe()
+            .args(["serve", "--port", "0"])
+            .args(arguments)
+            .arg(root().join("models/digits/model.onnx"))
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(process.stdout.as_mut().unwrap())
+            .read_line(&mut line)
+            .unwrap();
+        let address = line.trim().strip_prefix("listening on http://");
+        let address = address.unwrap_or_else(|| panic!("{line:?}")).to_owned();
+        Self { process, address }
+    }
+
+    /// Another program, once it listens on `port`.
+    pub fn peer(mut command: Command, port: u16) -> Self {
+        let process = command
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let server = Self {
+            process,
+            address: format!("127.0.0.1:{port}"),
+        };
+        let start = Instant::now();
+        while TcpStream::connect(&server.address).is_err() {
+            assert!(
+                start.elapsed() < Duration::from_secs(120),
+                "{command:?} does not listen"
+            );
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        server
+    }
+
+    pub fn request(&self, head: &str, body: &[u8]) -> (u16, Value) {
+        let mut stream = TcpStream::connect(&self.address).unwrap();
+        stream
+            .set_read_timeout(Some(Duration::from_secs(120)))
+            .unwrap();
+        write!(
+            stream,
+            "{head}host: {}\r\nconnection: close\r\n",
+            self.address
+        )
+        .unwrap();
+        write!(stream, "content-length: {}\r\n\r\n", body.len()).unwrap();
+        // A server that refuses a body by its length may close before it is all sent.
+        drop(stream.write_all(body));
+        let mut answer = Vec::new();
+        drop(stream.read_to_end(&mut answer));
+        let text = String::from_utf8(answer).unwrap();
+        let (head, body) = text
+            .split_once("\r\n\r\n")
+            .unwrap_or_else(|| panic!("{text:?}"));
+        let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+        let chunked = head
+            .to_ascii_lowercase()
+            .contains("transfer-encoding: chunked");
+        let body = if chunked {
+            unchunk(body)
+        } else {
+            body.to_owned()
+        };
+        let json = serde_json::from_str(&body).unwrap_or_else(|e| panic!("{e}: {body:?}"));
+        (status, json)
+    }
+
+    pub fn infer(&self, body: &str) -> (u16, Value) {
+        self.request(
+            "POST /api/v1/infer HTTP/1.1\r\ncontent-type: application/json\r\n",
+            body.as_bytes(),
+        )
+    }
+}
+
+fn unchunk(mut body: &str) -> String {
+    let mut whole = String::new();
+    while let Some((len, rest)) = body.split_once("\r\n") {
+        let len = usize::from_str_radix(len.trim(), 16).unwrap();
+        if len == 0 {
+            break;
+        }
+        whole.push_str(&rest[..len]);
+        body = &rest[len + 2..];
+    }
+    whole
+}
+
+/// `lethe bundle` of a model, with reproducible numerics, as a file of this name.
+pub fn bundle(model: &Path, name: &str) -> PathBuf {
+    bundle_with_cache(&cache(), model, name)
+}
+
+/// The same with a folder of its own for images.
+pub fn bundle_with_cache(cache: &Path, model: &Path, name: &str) -> PathBuf {
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    let done = lethe()
+        .env("LETHE_CACHE_DIR", cache)
+        .args(["bundle", "--numerics", "reproducible", "-o"])
+        .args([&path, model])
+        .output()
+        .unwrap();
+    assert!(
+        done.status.success(),
+        "{}",
+        String::from_utf8_lossy(&done.stderr)
+    );
+    path
+}
+
+/// Stock `wasmtime serve` on a bundle, where it was built.
+pub fn wasmtime_serve(bundle: &Path) -> Option<Server> {
+    let program = examples().join("wasmtime_serve");
+    if !program.exists() {
+        eprintln!("skipped: wasmtime serve is not built: --features wasmtime-serve");
+        return None;
+    }
+    let port = free_port();
+    let mut command = Command::new(program);
+    command
+        .arg("--addr")
+        .arg(format!("127.0.0.1:{port}"))
+        .arg(bundle);
+    Some(Server::peer(command, port))
+}
+
+/// Where cargo puts this package's examples.
+fn examples() -> PathBuf {
+    let program = Path::new(env!("CARGO_BIN_EXE_lethe"));
+    program.parent().unwrap().join("examples")
+}
+
+pub fn free_port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port()
+}
