@@ -18,6 +18,7 @@ const MODELS = [
   { folder: "target/models/real/silero_vad", gpuSets: 2, reproducible: true },
   { folder: "target/models/real/minilm_fp32", gpuSets: 1, reproducible: true },
   { folder: "target/models/real/minilm_int8", gpuSets: 1, reproducible: true },
+  { folder: "target/models/real/stories260k", gpuSets: 0, reproducible: true },
   { folder: "target/models/real/stories260k_kv", gpuSets: 0, reproducible: true },
 ];
 

@@ -34,6 +34,7 @@ fn inputs(folder: &Path) -> Vec<(String, String, Tensor)> {
         let name = message.name.clone().filter(|name| !name.is_empty());
         let name = name.unwrap_or_else(|| input.name.clone().unwrap());
         let tensor = values::tensor_from_proto(&message, &NoExternalData).unwrap();
+        let tensor = tensor.aligned();
         inputs.push((name, file.to_str().unwrap().to_owned(), tensor));
     }
     inputs
