@@ -8,23 +8,23 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-pub fn root() -> &'static Path {
+pub(crate) fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()
 }
 
-pub fn cache() -> PathBuf {
+pub(crate) fn cache() -> PathBuf {
     Path::new(env!("CARGO_TARGET_TMPDIR")).join("doors-cache")
 }
 
-pub fn lethe() -> Command {
+pub(crate) fn lethe() -> Command {
     let mut lethe = Command::new(env!("CARGO_BIN_EXE_lethe"));
     lethe.env("LETHE_CACHE_DIR", cache());
     lethe
 }
 
 /// A server that ends with the test.
-pub struct Server {
-    pub process: Child,
+pub(crate) struct Server {
+    pub(crate) process: Child,
     address: String,
 }
 
@@ -38,7 +38,7 @@ impl Drop for Server {
 
 impl Server {
     /// `lethe serve` on a free port.
-    pub fn lethe(arguments: &[&str]) -> Self {
+    pub(crate) fn lethe(arguments: &[&str]) -> Self {
         let mut process = lethe()
             .args(["serve", "--port", "0"])
             .args(arguments)
@@ -56,7 +56,7 @@ impl Server {
     }
 
     /// Another program, once it listens on `port`.
-    pub fn peer(mut command: Command, port: u16) -> Self {
+    pub(crate) fn peer(mut command: Command, port: u16) -> Self {
         let process = command
             .stdout(Stdio::null())
             .stderr(Stdio::null())
@@ -77,7 +77,7 @@ impl Server {
         server
     }
 
-    pub fn request(&self, head: &str, body: &[u8]) -> (u16, Value) {
+    pub(crate) fn request(&self, head: &str, body: &[u8]) -> (u16, Value) {
         let mut stream = TcpStream::connect(&self.address).unwrap();
         stream
             .set_read_timeout(Some(Duration::from_secs(120)))
@@ -110,7 +110,7 @@ impl Server {
         (status, json)
     }
 
-    pub fn infer(&self, body: &str) -> (u16, Value) {
+    pub(crate) fn infer(&self, body: &str) -> (u16, Value) {
         self.request(
             "POST /api/v1/infer HTTP/1.1\r\ncontent-type: application/json\r\n",
             body.as_bytes(),
@@ -132,12 +132,12 @@ fn unchunk(mut body: &str) -> String {
 }
 
 /// `lethe bundle` of a model, with reproducible numerics, as a file of this name.
-pub fn bundle(model: &Path, name: &str) -> PathBuf {
+pub(crate) fn bundle(model: &Path, name: &str) -> PathBuf {
     bundle_with_cache(&cache(), model, name)
 }
 
 /// The same with a folder of its own for images.
-pub fn bundle_with_cache(cache: &Path, model: &Path, name: &str) -> PathBuf {
+pub(crate) fn bundle_with_cache(cache: &Path, model: &Path, name: &str) -> PathBuf {
     let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
     let done = lethe()
         .env("LETHE_CACHE_DIR", cache)
@@ -154,7 +154,7 @@ pub fn bundle_with_cache(cache: &Path, model: &Path, name: &str) -> PathBuf {
 }
 
 /// Stock `wasmtime serve` on a bundle, where it was built.
-pub fn wasmtime_serve(bundle: &Path) -> Option<Server> {
+pub(crate) fn wasmtime_serve(bundle: &Path) -> Option<Server> {
     let program = examples().join("wasmtime_serve");
     if !program.exists() {
         eprintln!("skipped: wasmtime serve is not built: --features wasmtime-serve");
@@ -175,7 +175,7 @@ fn examples() -> PathBuf {
     program.parent().unwrap().join("examples")
 }
 
-pub fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     std::net::TcpListener::bind("127.0.0.1:0")
         .unwrap()
         .local_addr()
