@@ -8,6 +8,8 @@ mod attention;
 mod batch_norm;
 mod common_subexpressions;
 mod dead_code;
+#[cfg(test)]
+mod example;
 mod fold;
 mod gather_first;
 mod gelu;

@@ -196,6 +196,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg(feature = "threads")]
     fn loops_of_several_callers_all_end() {
         for threads in handles() {
             let sum = AtomicUsize::new(0);

@@ -231,7 +231,6 @@ mod tests {
     use super::*;
     use crate::graph::ValueType;
     use crate::graph::dimension::known_dims;
-    use crate::operators::ONNX_DOMAIN;
     use crate::tensor::{DataType, Tensor};
 
     /// Adds a node to a graph under construction.
@@ -241,21 +240,11 @@ mod tests {
         inputs: &[ValueId],
         attributes: &[(&str, Attribute)],
     ) -> ValueId {
-        let mut all = Attributes::new(17, 1);
+        let mut all = super::super::example::plain();
         for (name, value) in attributes {
             all.insert(name, value.clone());
         }
-        let name = crate::error::NodeName {
-            name: op_type.into(),
-            op_type: op_type.into(),
-            domain: ONNX_DOMAIN.into(),
-            opset: 17,
-        };
-        let output = graph.add_value(op_type, ValueType::UNKNOWN);
-        let inputs: Vec<_> = inputs.iter().map(|&id| Some(id)).collect();
-        let made = graph.make_node(name, all, &inputs, &[Some(output)]);
-        graph.nodes.push(made.expect("an operator of the table"));
-        output
+        super::super::example::add(graph, op_type, all, inputs)
     }
 
     fn spelled_out(divide: bool, key_perm: &[i64]) -> Graph {

@@ -109,37 +109,15 @@ fn swap(graph: &mut Graph, i: usize, plan: Plan) {
 
 #[cfg(test)]
 mod tests {
+    use super::super::example::{add, plain};
     use super::*;
-    use crate::error::NodeName;
-    use crate::graph::Attributes;
     use crate::graph::attributes::Attribute;
     use crate::graph::inference::infer_types;
-    use crate::operators::ONNX_DOMAIN;
     use crate::tensor::{DataType, Tensor};
-
-    fn add(
-        graph: &mut Graph,
-        op_type: &str,
-        attributes: Attributes,
-        inputs: &[ValueId],
-    ) -> ValueId {
-        let name = NodeName {
-            name: op_type.into(),
-            op_type: op_type.into(),
-            domain: ONNX_DOMAIN.into(),
-            opset: 17,
-        };
-        let output = graph.add_value(op_type, ValueType::UNKNOWN);
-        let inputs: Vec<_> = inputs.iter().map(|&id| Some(id)).collect();
-        let node = graph.make_node(name, attributes, &inputs, &[Some(output)]);
-        graph.nodes.push(node.expect("an operator of the table"));
-        output
-    }
 
     /// A table of bytes `[3, 2]` times `scales`, and rows of it along an axis.
     fn embedding(scales: Tensor, axis: i64) -> Graph {
         let mut graph = Graph::default();
-        let plain = || Attributes::new(17, 1);
         let table = Tensor::from_slice(&[3, 2], &[1i8, 2, 3, 4, 5, 6]).expect("fits");
         let table = graph.add_constant("table", table);
         let scales = graph.add_constant("scales", scales);

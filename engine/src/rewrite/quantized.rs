@@ -103,12 +103,11 @@ fn bias(pattern: &Pattern<'_>, sum: &Node, y: ValueId, n: usize) -> Option<Value
 
 #[cfg(test)]
 mod tests {
+    use super::super::example::{add, plain};
     use super::*;
-    use crate::error::NodeName;
     use crate::graph::attributes::Attribute;
     use crate::graph::dimension::known_dims;
     use crate::graph::{Dim, ValueType};
-    use crate::operators::ONNX_DOMAIN;
     use crate::tensor::Tensor;
 
     fn quantised_product(scales: usize, axis: i64, with_bias: bool) -> Graph {
@@ -117,19 +116,6 @@ mod tests {
         dims[0] = Dim::Symbol("rows".into());
         let a = graph.add_value("a", ValueType::tensor(DataType::Uint8, Some(dims)));
         graph.inputs.push(a);
-        let add = |graph: &mut Graph, op_type: &str, inputs: &[ValueId], attributes| {
-            let name = NodeName {
-                name: op_type.into(),
-                op_type: op_type.into(),
-                domain: ONNX_DOMAIN.into(),
-                opset: 17,
-            };
-            let output = graph.add_value(op_type, ValueType::UNKNOWN);
-            let inputs: Vec<_> = inputs.iter().map(|&id| Some(id)).collect();
-            let node = graph.make_node(name, attributes, &inputs, &[Some(output)]);
-            graph.nodes.push(node.expect("an operator of the table"));
-            output
-        };
         let tensor = |shape: &[usize], value| {
             let count = shape.iter().product();
             Tensor::from_slice(shape, &vec![value; count]).expect("fits")
@@ -139,14 +125,13 @@ mod tests {
         let weights = Tensor::from_slice(&[4, 4], &[1i8; 16]).expect("fits");
         let weights = graph.add_constant("b", weights);
         let scale = graph.add_constant("b_scale", tensor(&[scales], 0.25f32));
-        let plain = || Attributes::new(17, 1);
-        let a = add(&mut graph, "DequantizeLinear", &[a, one, zero], plain());
+        let a = add(&mut graph, "DequantizeLinear", plain(), &[a, one, zero]);
         let b = plain().with("axis", Attribute::Int(axis));
-        let b = add(&mut graph, "DequantizeLinear", &[weights, scale], b);
-        let mut y = add(&mut graph, "MatMul", &[a, b], plain());
+        let b = add(&mut graph, "DequantizeLinear", b, &[weights, scale]);
+        let mut y = add(&mut graph, "MatMul", plain(), &[a, b]);
         if with_bias {
             let bias = graph.add_constant("bias", tensor(&[4], 1f32));
-            y = add(&mut graph, "Add", &[bias, y], plain());
+            y = add(&mut graph, "Add", plain(), &[bias, y]);
         }
         graph.outputs.push(y);
         crate::graph::inference::infer_types(&mut graph);
