@@ -9,7 +9,7 @@
 //! and saturates.
 
 use super::byte_products::{bytes_of, check_scales, with_zeros};
-use super::conv::{each_tap, groups, output_dims};
+use super::conv::{check_ranks, each_tap, groups, output_dims};
 use super::widened::with_optional_f32;
 use super::window::{WindowAttributes, geometry_error};
 use crate::error::OpError;
@@ -118,11 +118,7 @@ impl ByteConv {
     }
 
     fn geometry(&self, image: &[usize], weights: &[usize]) -> Result<Geometry, OpError> {
-        if image.len() < 3 || image.len() != weights.len() {
-            let found = format!("{image:?} and {weights:?}");
-            let expected = "[N, C, in..] and [M, C / group, kernel..] with one number of axes";
-            return Err(OpError::shape("x and w", expected, found));
-        }
+        check_ranks(image, weights)?;
         let window = self.window.over(&image[2..], Some(&weights[2..]))?;
         Geometry::convolution(image, weights, window.as_window(), self.groups)
             .map_err(geometry_error(image))
@@ -137,6 +133,7 @@ impl ByteConv {
     ) -> Result<(), OpError> {
         let w = w.map(|w| bytes_of(w, "w")).transpose()?;
         let geometry = job.geometry;
+        let sizes = (geometry.group_in() * geometry.taps(), geometry.group_out());
         let (images, planes) = (geometry.batch, geometry.in_channels * geometry.input_len());
         for image in 0..images {
             let x = job.x.slice(image * planes..(image + 1) * planes);
@@ -146,7 +143,7 @@ impl ByteConv {
                         job.by_product(env, x, &weights.groups[group], image, group, y)?;
                     }
                     (None, Some(w)) if geometry.group_out() >= LEAST_CHANNELS => {
-                        let packed = pack(w, job.w_zeros, geometry, group);
+                        let packed = pack(w, job.w_zeros, sizes, group);
                         job.by_product(env, x, &packed, image, group, y)?;
                     }
                     (None, Some(w)) => job.directly(x, w, image, group, y)?,
@@ -158,9 +155,8 @@ impl ByteConv {
     }
 }
 
-/// The weights of a group, transposed and packed.
-fn pack(w: Bytes<'_>, zeros: &[i32], geometry: &Geometry, group: usize) -> PackedRhs {
-    let (k, n) = (geometry.group_in() * geometry.taps(), geometry.group_out());
+/// The weights of a group, `n` filters of `k` taps, transposed and packed.
+fn pack(w: Bytes<'_>, zeros: &[i32], (k, n): (usize, usize), group: usize) -> PackedRhs {
     let zeros = match zeros.len() {
         0 | 1 => zeros,
         _ => &zeros[group * n..][..n],
@@ -418,15 +414,8 @@ impl Operator for ByteConv {
         let zeros = constant(self.slots.w_zero);
         let bytes = bytes_of(w.view(), "w")?;
         let packed = with_zeros(zeros.map(Tensor::view), "w_zero_point", m, |zeros| {
-            let of_group = |group: usize| match zeros.len() {
-                0 | 1 => zeros,
-                _ => &zeros[group * n..][..n],
-            };
-            let pack = |group: usize| {
-                let filters = bytes.slice(group * n * k..(group + 1) * n * k);
-                PackedRhs::transposed(filters, k, n, of_group(group))
-            };
-            Ok((0..groups).map(pack).collect())
+            let groups = (0..groups).map(|group| pack(bytes, zeros, (k, n), group));
+            Ok(groups.collect())
         })?;
         let mut consumed: smallvec::SmallVec<[usize; 4]> = [self.slots.w].into_iter().collect();
         if zeros.is_some() {

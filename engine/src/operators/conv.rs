@@ -86,7 +86,7 @@ impl FusedConv {
     }
 }
 
-fn check_ranks(image: &[usize], weights: &[usize]) -> Result<(), OpError> {
+pub(super) fn check_ranks(image: &[usize], weights: &[usize]) -> Result<(), OpError> {
     if image.len() >= 3 && image.len() == weights.len() {
         return Ok(());
     }

@@ -5,7 +5,7 @@
 //! <https://onnx.ai/onnx/operators/onnx__AveragePool.html>,
 //! <https://onnx.ai/onnx/operators/onnx__LpPool.html>, and their `Global` forms.
 //! Shapes: `X: [N, C, in..]` → `Y: [N, C, out..]`, with up to three spatial axes; the global ones
-//! any number, each of size 1 in `Y`. Types: f32, f16, bf16, f64; `MaxPool` also int8 and uint8.
+//! any number, each of size 1 in `Y`. A maximum skips NaN. Types: f32, f16, bf16, f64; `MaxPool` also int8 and uint8.
 
 use half::{bf16, f16};
 use std::ops::Range;
@@ -211,7 +211,8 @@ impl Operator for Pool {
     fn run(&self, ctx: &mut RunContext<'_>) -> Result<(), OpError> {
         let geometry = self.geometry(ctx.input_shape(0, "X")?)?;
         // The kernel copies each channel with its padding.
-        let padding_is_small = geometry.reach() <= 8 * geometry.input_len() + MOST_PADDING;
+        let padding_is_small =
+            geometry.reach().iter().product::<usize>() <= 8 * geometry.input_len() + MOST_PADDING;
         match ctx.input_type(0, "X")? {
             DataType::Float32 if !ctx.wants(1) && padding_is_small => {
                 let env = ctx.env;
@@ -421,10 +422,7 @@ impl Pool {
                                 for i in 0..row {
                                     let at = start + i * dilation_w;
                                     let value = x[at];
-                                    if best.1.is_none()
-                                        || value > best.0
-                                        || value.is_nan() && !best.0.is_nan()
-                                    {
+                                    if value > best.0 || best.1.is_none() && !value.is_nan() {
                                         best = (value, Some(at));
                                     }
                                 }
@@ -513,13 +511,12 @@ impl GlobalPool {
         for (i, y) in output.as_mut_slice::<T>()?.iter_mut().enumerate() {
             let x = &x[i * plane..][..plane];
             *y = match self.reduction {
-                Reduction::Max => x.iter().fold(T::LOWEST, |best, &value| {
-                    if value > best || value.is_nan() {
-                        value
-                    } else {
-                        best
-                    }
-                }),
+                Reduction::Max => x.iter().fold(
+                    T::LOWEST,
+                    |best, &value| {
+                        if value > best { value } else { best }
+                    },
+                ),
                 Reduction::Average { .. } => T::narrow(sum(x, T::widen) / T::Sum::of_count(plane)),
                 Reduction::Norm { p } => T::narrow(sum(x, |v| v.widen().power(p)).root(p)),
             };
@@ -639,6 +636,27 @@ mod tests {
         assert_eq!(found, Ok(tensor(&[1, 2, 1, 1], &[2f32, -6.])));
         let found = Case::of("GlobalMaxPool", 1).one(&[x]);
         assert_eq!(found, Ok(tensor(&[1, 2, 1, 1], &[3f32, -5.])));
+    }
+
+    #[test]
+    fn maxima_skip_nan_whatever_the_type_and_the_path() {
+        let x = [f32::NAN, 1., 2., f32::NAN, f32::NAN, -3.];
+        let halves = x.map(half::f16::from_f32);
+        let case = Case::of("MaxPool", 12).ints("kernel_shape", &[2]);
+        let want = [1f32, 2., 2., f32::NEG_INFINITY, -3.];
+        let found = case.one(&[tensor(&[1, 1, 6], &x)]);
+        assert_eq!(found, Ok(tensor(&[1, 1, 5], &want)));
+        let found = case.one(&[tensor(&[1, 1, 6], &halves)]);
+        let want = want.map(half::f16::from_f32);
+        assert_eq!(found, Ok(tensor(&[1, 1, 5], &want)));
+        let found = case.outputs(2).tensors(&[tensor(&[1, 1, 6], &halves)]);
+        let places = tensor(&[1, 1, 5], &[1i64, 2, 2, 0, 5]);
+        assert_eq!(found.map(|y| y[1].clone()), Ok(places));
+        let global = Case::of("GlobalMaxPool", 1);
+        let found = global.one(&[tensor(&[1, 1, 6], &x)]);
+        assert_eq!(found, Ok(tensor(&[1, 1, 1], &[2f32])));
+        let found = global.one(&[tensor(&[1, 1, 6], &halves)]);
+        assert_eq!(found, Ok(tensor(&[1, 1, 1], &[half::f16::from_f32(2.)])));
     }
 
     #[test]

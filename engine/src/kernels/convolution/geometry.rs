@@ -336,14 +336,13 @@ impl Geometry {
         self.output.iter().product()
     }
 
-    /// How many elements of a channel and its padding the windows reach.
-    pub fn reach(&self) -> usize {
-        let reach = |i: usize| {
+    /// Extents of the part of a channel and its padding that the windows reach.
+    pub fn reach(&self) -> [usize; 3] {
+        [0, 1, 2].map(|i| {
             (self.output[i].max(1) - 1) * self.strides[i]
                 + (self.kernel[i] - 1) * self.dilations[i]
                 + 1
-        };
-        (0..3).map(reach).product()
+        })
     }
 
     /// Taps of a window.

@@ -35,19 +35,15 @@ pub(crate) struct PlaneLayout {
 
 impl PlaneLayout {
     pub(crate) fn new(geometry: &Geometry) -> Self {
-        let reach = |i: usize| {
-            (geometry.output[i].max(1) - 1) * geometry.strides[i]
-                + (geometry.kernel[i] - 1) * geometry.dilations[i]
-                + 1
-        };
+        let [depth, height, width] = geometry.reach();
         PlaneLayout {
             input: geometry.input,
             kernel: geometry.kernel,
             strides: geometry.strides,
             dilations: geometry.dilations,
             pads: geometry.pads_begin,
-            padded: [reach(0), reach(1)],
-            phase_len: reach(2).div_ceil(geometry.strides[2]),
+            padded: [depth, height],
+            phase_len: width.div_ceil(geometry.strides[2]),
         }
     }
 
