@@ -197,6 +197,22 @@ mod tests {
 
     #[test]
     #[cfg(feature = "threads")]
+    fn every_helper_may_call_again() {
+        for threads in handles() {
+            let calls = AtomicUsize::new(0);
+            let sum = threads.sum_over_all_threads(|| {
+                threads.for_each(8, |_| {
+                    calls.fetch_add(1, Ordering::Relaxed);
+                });
+                1
+            });
+            assert_eq!(sum, threads.count());
+            assert_eq!(calls.into_inner(), 8 * threads.count());
+        }
+    }
+
+    #[test]
+    #[cfg(feature = "threads")]
     fn loops_of_several_callers_all_end() {
         for threads in handles() {
             let sum = AtomicUsize::new(0);

@@ -171,11 +171,11 @@ struct Turn<'p>(&'p Shared);
 
 impl<'p> Turn<'p> {
     fn take(shared: &'p Shared) -> Option<Self> {
-        shared
+        let taken = shared
             .busy
-            .compare_exchange(false, true, Ordering::Acquire, Ordering::Relaxed)
-            .is_ok()
-            .then_some(Turn(shared))
+            .compare_exchange(false, true, Ordering::Acquire, Ordering::Relaxed);
+        // Only now: a turn that was not taken must not be dropped, which would end another's.
+        taken.is_ok().then(|| Turn(shared))
     }
 
     /// See [`Pool::offer`]; also waits until so many helpers have come and gone.
