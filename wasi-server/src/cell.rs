@@ -82,11 +82,15 @@ extern "C" fn lethe_handle() -> u64 {
                 method,
                 path,
                 content_type,
+                accept,
+                json_bytes,
                 body,
             } => Ok(Answer::Http(handler.handle(&Request {
                 method: &method,
                 path: &path,
                 content_type: content_type.as_deref(),
+                accept: accept.as_deref(),
+                json_bytes,
                 body: &body,
             }))),
             Call::Infer(inputs) => {

@@ -5,7 +5,7 @@
 #![allow(unsafe_code, reason = "the generated bindings of the component model")]
 #![allow(missing_docs, clippy::all, reason = "the generated bindings")]
 
-use crate::handler::{Request, Response};
+use crate::handler::{JSON_BYTES, Request, Response, json_bytes};
 use crate::problem::Problem;
 
 mod bindings {
@@ -37,14 +37,23 @@ impl Guest for Edge {
 fn answer(request: &IncomingRequest) -> Result<Response, Problem> {
     let method = method_name(request.method());
     let path = request.path_with_query().unwrap_or_default();
-    let content_type = request.headers().get("content-type").into_iter().next();
-    let content_type = content_type.map(|value| String::from_utf8_lossy(&value).into_owned());
+    let headers = request.headers();
+    let header = |name: &str| {
+        let value = headers.get(name).into_iter().next()?;
+        Some(String::from_utf8_lossy(&value).into_owned())
+    };
+    let (content_type, accept) = (header("content-type"), header("accept"));
+    let json_bytes = header(JSON_BYTES)
+        .map(|text| json_bytes(&text))
+        .transpose()?;
     let body = read_body(request)?;
     crate::cell::with_handler(|handler| {
         Ok(handler.handle(&Request {
             method: &method,
             path: &path,
             content_type: content_type.as_deref(),
+            accept: accept.as_deref(),
+            json_bytes,
             body: &body,
         }))
     })
@@ -84,17 +93,18 @@ fn read_body(request: &IncomingRequest) -> Result<Vec<u8>, Problem> {
 
 /// Sends an answer. Where the client is gone there is nobody to tell.
 fn send(response: Response, response_out: ResponseOutparam) {
-    let headers = [
-        (
-            "content-type".to_owned(),
-            response.content_type.as_bytes().to_vec(),
-        ),
-        (
-            "content-length".to_owned(),
-            response.body.len().to_string().into_bytes(),
-        ),
+    let mut headers = vec![
+        ("content-type", response.content_type.to_string()),
+        ("content-length", response.body.len().to_string()),
     ];
-    let headers = Fields::from_list(&headers).expect("two plain headers are allowed");
+    if let Some(bytes) = response.json_bytes {
+        headers.push((JSON_BYTES, bytes.to_string()));
+    }
+    let headers: Vec<_> = headers
+        .into_iter()
+        .map(|(name, value)| (name.to_owned(), value.into_bytes()))
+        .collect();
+    let headers = Fields::from_list(&headers).expect("plain headers are allowed");
     let outgoing = OutgoingResponse::new(headers);
     outgoing
         .set_status_code(response.status)

@@ -23,17 +23,50 @@ pub const MODELS: &str = "/api/v1/models";
 /// Path of the health check.
 pub const HEALTH: &str = "/api/v1/health";
 
+/// The header that says how much of a body is JSON, in lower case.
+pub const JSON_BYTES: &str = "inference-header-content-length";
+
+/// The value of the header [`JSON_BYTES`].
+///
+/// # Errors
+/// 400 where it is no length.
+pub fn json_bytes(value: &str) -> Result<u64, Problem> {
+    value.trim().parse().map_err(|_| {
+        let detail = format!("{JSON_BYTES}: expected a number of bytes, found {value:?}");
+        Problem::not_understood("LETHE-REQUEST", detail)
+    })
+}
+
 /// An HTTP request, as far as the handler looks at it.
 #[derive(Debug, Clone, Copy)]
 pub struct Request<'a> {
     /// The method, such as `POST`.
     pub method: &'a str,
-    /// The path; a query is ignored.
+    /// The path, with its query.
     pub path: &'a str,
     /// The body's media type, where one is given.
     pub content_type: Option<&'a str>,
+    /// The media types that the client takes, where it says so.
+    pub accept: Option<&'a str>,
+    /// Bytes of JSON at the beginning of the body, the rest being tensors: the header
+    /// `Inference-Header-Content-Length` of the Open Inference Protocol's binary extension.
+    pub json_bytes: Option<u64>,
     /// The body.
     pub body: &'a [u8],
+}
+
+impl<'a> Request<'a> {
+    /// A request with a body of JSON.
+    pub fn json(method: &'a str, path: &'a str, body: &'a [u8]) -> Self {
+        Self {
+            method,
+            path,
+            content_type: Some("application/json"),
+            accept: None,
+            json_bytes: None,
+            body,
+        }
+    }
 }
 
 /// An HTTP answer.
@@ -43,6 +76,8 @@ pub struct Response {
     pub status: u16,
     /// The body's media type.
     pub content_type: Cow<'static, str>,
+    /// Bytes of JSON at the beginning of the body, as in [`Request::json_bytes`].
+    pub json_bytes: Option<u64>,
     /// The body.
     pub body: Bytes,
 }
@@ -52,6 +87,7 @@ impl Response {
         Self {
             status: 200,
             content_type: "application/json".into(),
+            json_bytes: None,
             body: body.into(),
         }
     }
@@ -63,6 +99,7 @@ impl From<Problem> for Response {
         Self {
             status: problem.status,
             content_type: PROBLEM_JSON.into(),
+            json_bytes: None,
             body,
         }
     }
@@ -340,6 +377,8 @@ mod tests {
             method,
             path,
             content_type,
+            accept: None,
+            json_bytes: None,
             body,
         });
         let json: serde_json::Value = serde_json::from_slice(&response.body).unwrap();

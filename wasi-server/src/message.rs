@@ -40,10 +40,14 @@ pub enum Call {
     Http {
         /// The method, such as `POST`.
         method: String,
-        /// Path, without the query.
+        /// Path and query.
         path: String,
         /// The body's media type.
         content_type: Option<String>,
+        /// The media types that the client takes.
+        accept: Option<String>,
+        /// Bytes of JSON at the beginning of the body.
+        json_bytes: Option<u64>,
         /// The body.
         body: Bytes,
     },
@@ -125,11 +129,15 @@ impl Call {
                 method,
                 path,
                 content_type,
+                accept,
+                json_bytes,
                 body,
             } => Self::encode_http(&Request {
                 method,
                 path,
                 content_type: content_type.as_deref(),
+                accept: accept.as_deref(),
+                json_bytes: *json_bytes,
                 body,
             }),
             Self::Infer(inputs) => {
@@ -145,16 +153,20 @@ impl Call {
 
     /// The message of a [`Call::Http`], without a copy of the body in between.
     pub fn encode_http(request: &Request<'_>) -> Vec<u8> {
-        let content_type = request.content_type;
-        let head = request.method.len() + request.path.len() + content_type.map_or(0, str::len);
+        let optional = [request.content_type, request.accept];
+        let optional_bytes: usize = optional.iter().flatten().map(|text| text.len()).sum();
+        let head = request.method.len() + request.path.len() + optional_bytes;
         let mut writer = Writer::with_capacity(head + request.body.len() + 256);
         writer.u8(0);
         writer.text(request.method);
         writer.text(request.path);
-        writer.u8(content_type.is_some() as u8);
-        if let Some(content_type) = content_type {
-            writer.text(content_type);
+        for text in optional {
+            writer.u8(text.is_some() as u8);
+            if let Some(text) = text {
+                writer.text(text);
+            }
         }
+        writer.u64(request.json_bytes.map_or(0, |bytes| bytes + 1));
         writer.blob(request.body);
         writer.finish()
     }
@@ -169,10 +181,9 @@ impl Call {
             0 => Self::Http {
                 method: reader.text("a method")?,
                 path: reader.text("a path")?,
-                content_type: match reader.u8("whether there is a media type")? {
-                    0 => None,
-                    _ => Some(reader.text("a media type")?),
-                },
+                content_type: optional_text(&mut reader)?,
+                accept: optional_text(&mut reader)?,
+                json_bytes: reader.u64("a length")?.checked_sub(1),
                 body: reader.blob("a body")?,
             },
             _ => Self::Infer(reader.named_values()?),
@@ -195,6 +206,7 @@ impl Answer {
                 writer.u8(1);
                 writer.u32(response.status.into());
                 writer.text(&response.content_type);
+                writer.u64(response.json_bytes.map_or(0, |bytes| bytes + 1));
                 writer.blob(&response.body);
             }
             Self::Outputs(outputs) => {
@@ -229,6 +241,7 @@ impl Answer {
             1 => Self::Http(Response {
                 status: status(reader.u32("a status")?),
                 content_type: reader.text("a media type")?.into(),
+                json_bytes: reader.u64("a length")?.checked_sub(1),
                 body: reader.blob("a body")?,
             }),
             2 => Self::Outputs(reader.named_values()?),
@@ -240,6 +253,13 @@ impl Answer {
         };
         reader.end()?;
         Ok(answer)
+    }
+}
+
+fn optional_text(reader: &mut Reader) -> Result<Option<String>, WireError> {
+    match reader.u8("whether there is a media type")? {
+        0 => Ok(None),
+        _ => reader.text("a media type").map(Some),
     }
 }
 
@@ -287,6 +307,8 @@ mod tests {
             method: "POST".into(),
             path: "/api/v1/infer".into(),
             content_type: None,
+            accept: Some("*/*".into()),
+            json_bytes: Some(0),
             body: Bytes::from_static(b"{}"),
         };
         match Call::decode(call.encode().into()).unwrap() {
@@ -294,11 +316,13 @@ mod tests {
                 method,
                 path,
                 content_type: None,
+                accept: Some(accept),
+                json_bytes: Some(0),
                 body,
             } => {
                 assert_eq!(
-                    (&*method, &*path, &*body),
-                    ("POST", "/api/v1/infer", &b"{}"[..])
+                    (&*method, &*path, &*accept, &*body),
+                    ("POST", "/api/v1/infer", "*/*", &b"{}"[..])
                 );
             }
             other => panic!("{other:?}"),

@@ -39,6 +39,8 @@ impl Backend {
             method: "POST",
             path: INFER,
             content_type,
+            accept: None,
+            json_bytes: None,
             body,
         };
         match self {
