@@ -7,6 +7,7 @@
 pub mod bench;
 pub mod bundle;
 pub mod inspect;
+pub mod keys;
 pub mod run;
 pub mod serve;
 pub mod verify;
@@ -20,6 +21,7 @@ use crate::model_file::{ModelFile, ModelFileError};
 use crate::runner::{Runner, RunnerError, SandboxRunner};
 use crate::sandbox::{ModelSource, Sandbox, SandboxError, model_name};
 use crate::settings::{Device, Isolation, RunSettings, SettingsError};
+use crate::tenants::keys::KeyFileError;
 use crate::values::ValueError;
 use crate::verification;
 
@@ -63,6 +65,9 @@ pub enum CommandError {
     /// A setting cannot be followed.
     #[error(transparent)]
     Settings(#[from] SettingsError),
+    /// A file of keys cannot be used.
+    #[error(transparent)]
+    Keys(#[from] KeyFileError),
     /// Nothing can be written to the standard output.
     #[error("cannot write to the standard output: {0}")]
     Output(#[from] std::io::Error),

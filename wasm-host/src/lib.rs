@@ -11,6 +11,7 @@
 //! | [`runner`] | one face for the engine in this process and in a sandbox |
 //! | [`serve`] | the REST server |
 //! | [`bundle`] | components for the edge with models frozen in |
+//! | [`tenants`] | who asks, what they may use, whose turn it is |
 //! | [`wipe_on_free`] | an allocator that overwrites what is freed |
 //! | [`verification`] | comparing with expected outputs |
 //! | [`commands`] | the commands of the binary `lethe` |
@@ -19,13 +20,19 @@
 pub mod bundle;
 pub mod commands;
 mod guest;
+mod hex;
 pub mod model_file;
+mod private_file;
 pub mod progress;
 pub mod residue;
 pub mod runner;
 pub mod sandbox;
 pub mod serve;
 pub mod settings;
+pub mod tenants;
+#[cfg(test)]
+mod test_folder;
+mod timestamp;
 pub mod values;
 pub mod verification;
 pub mod wipe_on_free;

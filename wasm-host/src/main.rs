@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use lethe_host::commands::bench::Bench;
 use lethe_host::commands::bundle::Bundle;
 use lethe_host::commands::inspect::Inspect;
+use lethe_host::commands::keys::Keys;
 use lethe_host::commands::run::Run;
 use lethe_host::commands::serve::Serve;
 use lethe_host::commands::verify::Verify;
@@ -38,6 +39,7 @@ enum Command {
     Bundle(Bundle),
     Bench(Bench),
     Inspect(Inspect),
+    Keys(Keys),
 }
 
 fn main() -> ExitCode {
@@ -53,6 +55,7 @@ fn main() -> ExitCode {
         Command::Run(run) => run.run(&settings, json),
         Command::Bench(bench) => bench.run(&settings, json),
         Command::Inspect(inspect) => inspect.run(&settings, json),
+        Command::Keys(keys) => keys.run(json),
         Command::Verify(verify) => verify.run(&settings, json),
         Command::Serve(serve) => serve.run(&settings),
         Command::Bundle(bundle) => bundle.run(&settings, json),
