@@ -9,9 +9,15 @@
 //! - [`limits`]: what each tenant may use.
 //! - [`admission`]: rates, queues and fairness in front of the runs.
 
+pub mod admission;
 pub mod jwt;
 pub mod keys;
 pub mod limits;
+
+pub use admission::{Admission, AdmissionSettings, AdmissionStats, Permit, Refusal};
+pub use jwt::{JwtRefusal, JwtSettings, JwtVerifier};
+pub use keys::KeyFile;
+pub use limits::{TenantLimits, Tenants};
 
 /// Whom a request comes from.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
