@@ -85,14 +85,17 @@ extern "C" fn lethe_handle() -> u64 {
                 accept,
                 json_bytes,
                 body,
-            } => Ok(Answer::Http(handler.handle(&Request {
-                method: &method,
-                path: &path,
-                content_type: content_type.as_deref(),
-                accept: accept.as_deref(),
-                json_bytes,
-                body: &body,
-            }))),
+            } => {
+                let request = Request {
+                    method: &method,
+                    path: &path,
+                    content_type: content_type.as_deref(),
+                    accept: accept.as_deref(),
+                    json_bytes,
+                    body: &body,
+                };
+                Ok(Answer::Http(handler.handle_shared(&request, &body)))
+            }
             Call::Infer(inputs) => {
                 let model = handler.models().first().ok_or_else(no_model)?;
                 Ok(Answer::Outputs(model.run(&inputs, None, None)?))

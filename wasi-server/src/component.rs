@@ -5,7 +5,9 @@
 #![allow(unsafe_code, reason = "the generated bindings of the component model")]
 #![allow(missing_docs, clippy::all, reason = "the generated bindings")]
 
-use crate::handler::{JSON_BYTES, Request, Response, json_bytes};
+use bytes::Bytes;
+
+use crate::handler::{EVENT_STREAM, JSON_BYTES, Request, Response, allowed, json_bytes};
 use crate::problem::Problem;
 
 mod bindings {
@@ -29,12 +31,28 @@ struct Edge;
 
 impl Guest for Edge {
     fn handle(request: IncomingRequest, response_out: ResponseOutparam) {
-        let response = answer(&request).unwrap_or_else(Response::from);
-        send(response, response_out);
+        if let Err((problem, response_out)) = answer(&request, response_out) {
+            let head = Head {
+                method: "",
+                path: "",
+            };
+            send(problem.into(), head, response_out);
+        }
     }
 }
 
-fn answer(request: &IncomingRequest) -> Result<Response, Problem> {
+/// What of a request's head an answer's head depends on.
+#[derive(Clone, Copy)]
+struct Head<'a> {
+    method: &'a str,
+    path: &'a str,
+}
+
+/// Answers, or gives back what an answer would have gone to.
+fn answer(
+    request: &IncomingRequest,
+    response_out: ResponseOutparam,
+) -> Result<(), (Problem, ResponseOutparam)> {
     let method = method_name(request.method());
     let path = request.path_with_query().unwrap_or_default();
     let headers = request.headers();
@@ -43,20 +61,49 @@ fn answer(request: &IncomingRequest) -> Result<Response, Problem> {
         Some(String::from_utf8_lossy(&value).into_owned())
     };
     let (content_type, accept) = (header("content-type"), header("accept"));
-    let json_bytes = header(JSON_BYTES)
-        .map(|text| json_bytes(&text))
-        .transpose()?;
-    let body = read_body(request)?;
-    crate::cell::with_handler(|handler| {
-        Ok(handler.handle(&Request {
-            method: &method,
-            path: &path,
-            content_type: content_type.as_deref(),
-            accept: accept.as_deref(),
-            json_bytes,
-            body: &body,
-        }))
-    })
+    let read = || {
+        let json_bytes = header(JSON_BYTES)
+            .map(|text| json_bytes(&text))
+            .transpose()?;
+        Ok((json_bytes, Bytes::from(read_body(request)?)))
+    };
+    let (json_bytes, body) = match read() {
+        Ok(read) => read,
+        Err(problem) => return Err((problem, response_out)),
+    };
+    let request = Request {
+        method: &method,
+        path: &path,
+        content_type: content_type.as_deref(),
+        accept: accept.as_deref(),
+        json_bytes,
+        body: &body,
+    };
+    let head = Head {
+        method: &method,
+        path: &path,
+    };
+    let mut response_out = Some(response_out);
+    let done = crate::cell::with_handler(|handler| {
+        let response = match handler.events(&request) {
+            None => handler.handle_shared(&request, &body),
+            Some(Err(problem)) => problem.into(),
+            Some(Ok(events)) => {
+                if let Some(out) = response_out.take() {
+                    send_events(events, out);
+                }
+                return Ok(());
+            }
+        };
+        if let Some(out) = response_out.take() {
+            send(response, head, out);
+        }
+        Ok(())
+    });
+    match (done, response_out) {
+        (Err(problem), Some(response_out)) => Err((problem, response_out)),
+        _ => Ok(()),
+    }
 }
 
 fn method_name(method: Method) -> String {
@@ -92,14 +139,43 @@ fn read_body(request: &IncomingRequest) -> Result<Vec<u8>, Problem> {
 }
 
 /// Sends an answer. Where the client is gone there is nobody to tell.
-fn send(response: Response, response_out: ResponseOutparam) {
-    let mut headers = vec![
-        ("content-type", response.content_type.to_string()),
-        ("content-length", response.body.len().to_string()),
-    ];
+fn send(response: Response, head: Head<'_>, response_out: ResponseOutparam) {
+    let mut headers = vec![("content-type", response.content_type.to_string())];
+    // The length of a body that is left out need not be told, and a host counts what is written.
+    let is_head = head.method == "HEAD";
+    if !is_head {
+        headers.push(("content-length", response.body.len().to_string()));
+    }
     if let Some(bytes) = response.json_bytes {
         headers.push((JSON_BYTES, bytes.to_string()));
     }
+    if response.status == 405
+        && let Some(allowed) = allowed(head.path)
+    {
+        headers.push(("allow", allowed.to_owned()));
+    }
+    let body = begin(response.status, headers, response_out);
+    let content = if is_head { &[][..] } else { &response.body[..] };
+    write(body, std::iter::once(content));
+}
+
+/// Sends events, each as soon as it is there.
+fn send_events(events: impl Iterator<Item = Vec<u8>>, response_out: ResponseOutparam) {
+    let headers = vec![
+        ("content-type", EVENT_STREAM.to_owned()),
+        ("cache-control", "no-store".to_owned()),
+        // A proxy that collects an answer before it passes it on would undo the streaming.
+        ("x-accel-buffering", "no".to_owned()),
+    ];
+    write(begin(200, headers, response_out), events);
+}
+
+/// Sends the head of an answer; its body is to follow.
+fn begin(
+    status: u16,
+    headers: Vec<(&str, String)>,
+    response_out: ResponseOutparam,
+) -> OutgoingBody {
     let headers: Vec<_> = headers
         .into_iter()
         .map(|(name, value)| (name.to_owned(), value.into_bytes()))
@@ -107,20 +183,26 @@ fn send(response: Response, response_out: ResponseOutparam) {
     let headers = Fields::from_list(&headers).expect("plain headers are allowed");
     let outgoing = OutgoingResponse::new(headers);
     outgoing
-        .set_status_code(response.status)
+        .set_status_code(status)
         .expect("a status between 200 and 599 is allowed");
     let body = outgoing.body().expect("a new answer's body is taken once");
     ResponseOutparam::set(response_out, Ok(outgoing));
-    if let Ok(stream) = body.write() {
-        for piece in response.body.chunks(WRITE_BYTES) {
-            if stream.blocking_write_and_flush(piece).is_err() {
+    body
+}
+
+/// Writes a body, every piece before the next one is made.
+fn write(body: OutgoingBody, pieces: impl Iterator<Item = impl AsRef<[u8]>>) {
+    let Ok(stream) = body.write() else { return };
+    for piece in pieces {
+        for part in piece.as_ref().chunks(WRITE_BYTES) {
+            if stream.blocking_write_and_flush(part).is_err() {
                 return;
             }
         }
-        drop(stream);
-        // An error here means that the client is gone.
-        drop(OutgoingBody::finish(body, None));
     }
+    drop(stream);
+    // An error here means that the client is gone.
+    drop(OutgoingBody::finish(body, None));
 }
 
 bindings::export!(Edge with_types_in bindings);

@@ -91,6 +91,10 @@ async fn answer(server: Arc<Server>, request: Request) -> Result<Answer, Problem
         Route::Health => return Ok(health()),
         Route::Models => return Ok(list(server.backend.models())),
         Route::Infer => {}
+        _ => {
+            let detail = format!("path {:?} is not served here", head.uri.path());
+            return Err(Problem::new(404, "LETHE-ROUTE", detail));
+        }
     }
     let content_type = head.headers.get(header::CONTENT_TYPE);
     let content_type = content_type.map(|value| String::from_utf8_lossy(value.as_bytes()));

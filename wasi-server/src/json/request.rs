@@ -9,13 +9,15 @@ use serde::de::{self, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visi
 use serde_json::value::RawValue;
 
 use super::elements::{Elements, ElementsSeed};
+use crate::octets::Octets;
 use crate::problem::Problem;
 
 /// `{"model", "inputs": […], "outputs"?, "id"?, "parameters"?}`.
 #[derive(Debug, Deserialize)]
 pub struct InferRequest {
-    /// Which model.
-    pub model: String,
+    /// Which model, where the path does not say.
+    #[serde(default)]
+    pub model: Option<String>,
     /// Repeated in the answer.
     #[serde(default)]
     pub id: Option<String>,
@@ -24,48 +26,119 @@ pub struct InferRequest {
     /// The outputs that are wanted; all of them where the list is absent or empty.
     #[serde(default)]
     pub outputs: Option<Vec<OutputName>>,
+    #[serde(default)]
+    parameters: Option<RequestParameters>,
 }
 
-/// `{"name"}` of an output that is wanted.
+/// `{"name", "parameters"?}` of an output that is wanted.
 #[derive(Debug, Deserialize)]
 pub struct OutputName {
     /// The output's name.
     pub name: String,
+    #[serde(default)]
+    parameters: Option<OutputParameters>,
 }
 
-/// `{"name", "shape", "datatype", "data"}`.
+/// Parameters of requests, inputs and outputs that have a meaning here; others are let be.
+#[derive(Debug, Default, Deserialize)]
+struct RequestParameters {
+    #[serde(default)]
+    binary_data_output: Option<bool>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct InputParameters {
+    #[serde(default)]
+    binary_data_size: Option<u64>,
+    #[serde(default)]
+    shared_memory_region: Option<IgnoredAny>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct OutputParameters {
+    #[serde(default)]
+    binary_data: Option<bool>,
+    #[serde(default)]
+    shared_memory_region: Option<IgnoredAny>,
+    #[serde(default)]
+    classification: Option<IgnoredAny>,
+}
+
+/// `{"name", "shape", "datatype", "data"}`, or instead of the data
+/// `"parameters": {"binary_data_size"}`.
 #[derive(Debug)]
 pub struct InputTensor {
     /// The input's name.
     pub name: String,
     shape: Vec<i64>,
     data_type: Result<DataType, String>,
-    elements: Elements,
+    content: Content,
+}
+
+#[derive(Debug)]
+enum Content {
+    Elements(Elements),
+    /// So many of the bytes that follow the JSON.
+    Binary(u64),
 }
 
 impl InferRequest {
-    /// Reads a request's body.
+    /// Reads a request's JSON.
     ///
     /// # Errors
-    /// 400 where it is not JSON or not a request.
-    pub fn parse(body: &[u8]) -> Result<Self, Problem> {
-        serde_json::from_slice(body).map_err(|error| {
-            if error.is_data() {
-                let detail = format!("not an inference request: {error}");
-                Problem::not_understood("LETHE-REQUEST", detail)
-            } else {
-                Problem::not_understood("LETHE-JSON", format!("not JSON: {error}"))
+    /// 400 where it is not JSON or not a request, 422 where it asks for what is not offered here.
+    pub fn parse(json: &[u8]) -> Result<Self, Problem> {
+        let request: Self = serde_json::from_slice(json).map_err(|e| not_understood(&e))?;
+        request.refuse_parameters()?;
+        Ok(request)
+    }
+
+    /// Whether an output is to follow the JSON as bytes.
+    pub fn is_binary(&self, output: &str) -> bool {
+        let outputs = self.outputs.iter().flatten();
+        let wanted = outputs
+            .filter(|wanted| wanted.name == output)
+            .find_map(|wanted| wanted.parameters.as_ref()?.binary_data);
+        let parameters = self.parameters.as_ref();
+        wanted.unwrap_or_else(|| parameters.is_some_and(|p| p.binary_data_output == Some(true)))
+    }
+
+    /// A parameter that changes what an answer holds must not be ignored.
+    fn refuse_parameters(&self) -> Result<(), Problem> {
+        for output in self.outputs.iter().flatten() {
+            let parameters = output.parameters.as_ref();
+            let refused = parameters.and_then(|p| match p {
+                _ if p.classification.is_some() => Some("classification"),
+                _ if p.shared_memory_region.is_some() => Some("shared_memory_region"),
+                _ => None,
+            });
+            if let Some(refused) = refused {
+                let detail = format!("output {:?}: no parameter {refused:?} here", output.name);
+                return Err(Problem::new(422, "LETHE-PARAMETER", detail));
             }
-        })
+        }
+        Ok(())
+    }
+}
+
+/// What is wrong with a text that should have been an inference request.
+pub(crate) fn not_understood(error: &serde_json::Error) -> Problem {
+    if error.is_data() {
+        Problem::not_understood(
+            "LETHE-REQUEST",
+            format!("not an inference request: {error}"),
+        )
+    } else {
+        Problem::not_understood("LETHE-JSON", format!("not JSON: {error}"))
     }
 }
 
 impl InputTensor {
-    /// The tensor.
+    /// The tensor; its bytes, where they are not in the JSON, are the next ones of `tail`.
     ///
     /// # Errors
     /// 422 where datatype, shape and data do not fit each other.
-    pub fn into_tensor(self) -> Result<Tensor, Problem> {
+    pub(crate) fn into_tensor(self, tail: &mut Octets<'_>) -> Result<Tensor, Problem> {
         let name = self.name;
         let data_type = self.data_type.map_err(|found| {
             let expected = "a datatype of the Open Inference Protocol";
@@ -76,11 +149,20 @@ impl InputTensor {
             let found = format!("{:?}", self.shape);
             Problem::wrong_input("LETHE-INPUT-SHAPE", &name, "sizes of 0 or more", found)
         })?;
-        self.elements
-            .into_tensor(data_type, &shape)
-            .map_err(|(expected, found)| {
-                Problem::wrong_input("LETHE-INPUT-DATA", &name, expected, found)
-            })
+        let tensor = match self.content {
+            Content::Elements(elements) => elements.into_tensor(data_type, &shape),
+            Content::Binary(size) => {
+                let left = tail.len();
+                let expected = || format!("binary_data_size of the {left} bytes that are left");
+                let taken = tail
+                    .take(size)
+                    .ok_or_else(|| (expected(), size.to_string()));
+                taken.and_then(|octets| octets.into_tensor(data_type, &shape))
+            }
+        };
+        tensor.map_err(|(expected, found)| {
+            Problem::wrong_input("LETHE-INPUT-DATA", &name, expected, found)
+        })
     }
 }
 
@@ -104,6 +186,7 @@ impl<'de> Visitor<'de> for InputVisitor {
         let mut data_type: Option<Result<DataType, String>> = None;
         let mut elements = None;
         let mut deferred: Option<&'de RawValue> = None;
+        let mut parameters = InputParameters::default();
         while let Some(key) = map.next_key::<Cow<'de, str>>()? {
             match &*key {
                 "name" => name = Some(map.next_value()?),
@@ -119,6 +202,7 @@ impl<'de> Visitor<'de> for InputVisitor {
                     }
                     _ => deferred = Some(map.next_value()?),
                 },
+                "parameters" => parameters = map.next_value::<Option<_>>()?.unwrap_or_default(),
                 _ => drop(map.next_value::<IgnoredAny>()?),
             }
         }
@@ -128,14 +212,25 @@ impl<'de> Visitor<'de> for InputVisitor {
             let read = ElementsSeed(*data_type).deserialize(&mut from);
             elements = Some(read.map_err(de::Error::custom)?);
         }
-        if elements.is_none() && deferred.is_none() {
-            return Err(de::Error::missing_field("data"));
+        if parameters.shared_memory_region.is_some() {
+            return Err(de::Error::custom(
+                "no parameter `shared_memory_region` here",
+            ));
         }
+        let has_data = elements.is_some() || deferred.is_some();
+        let content = match (has_data, parameters.binary_data_size) {
+            (true, None) => Content::Elements(elements.unwrap_or_default()),
+            (false, Some(size)) => Content::Binary(size),
+            (false, None) => return Err(de::Error::missing_field("data")),
+            (true, Some(_)) => {
+                return Err(de::Error::custom("both `data` and `binary_data_size`"));
+            }
+        };
         Ok(InputTensor {
             name: name.ok_or_else(|| de::Error::missing_field("name"))?,
             shape: shape.ok_or_else(|| de::Error::missing_field("shape"))?,
             data_type,
-            elements: elements.unwrap_or_default(),
+            content,
         })
     }
 }
@@ -151,13 +246,16 @@ mod tests {
             r#"{"inputs":[{"data":[1,2.5],"parameters":{"a":[{}]},"datatype":"FP32","shape":[2],"name":"x"}],"id":"a","model":"m"}"#,
         ] {
             let request = InferRequest::parse(body.as_bytes()).unwrap();
-            assert_eq!((&*request.model, request.id.as_deref()), ("m", Some("a")));
+            assert_eq!(
+                (request.model.as_deref(), request.id.as_deref()),
+                (Some("m"), Some("a"))
+            );
             let tensor = request
                 .inputs
                 .into_iter()
                 .next()
                 .unwrap()
-                .into_tensor()
+                .into_tensor(&mut Octets::new(&[], None))
                 .unwrap();
             assert_eq!(tensor.as_slice::<f32>().unwrap(), [1.0, 2.5]);
         }
@@ -207,10 +305,68 @@ mod tests {
                 422,
                 "LETHE-INPUT-DATA",
             ),
+            (
+                input(
+                    r#""name":"x","shape":[1],"datatype":"FP32","data":[1],"parameters":{"binary_data_size":4}"#,
+                ),
+                400,
+                "LETHE-REQUEST",
+            ),
+            (
+                input(
+                    r#""name":"x","shape":[1],"datatype":"FP32","parameters":{"binary_data_size":-4}"#,
+                ),
+                400,
+                "LETHE-REQUEST",
+            ),
+            (
+                input(
+                    r#""name":"x","shape":[1],"datatype":"FP32","parameters":{"binary_data_size":4.5}"#,
+                ),
+                400,
+                "LETHE-REQUEST",
+            ),
+            (
+                input(
+                    r#""name":"x","shape":[1],"datatype":"FP32","parameters":{"shared_memory_region":"r"}"#,
+                ),
+                400,
+                "LETHE-REQUEST",
+            ),
+            (
+                input(
+                    r#""name":"x","shape":[2],"datatype":"FP32","parameters":{"binary_data_size":8}"#,
+                ),
+                422,
+                "LETHE-INPUT-DATA",
+            ),
+            (
+                input(
+                    r#""name":"x","shape":[2],"datatype":"FP32","parameters":{"binary_data_size":18446744073709551615}"#,
+                ),
+                422,
+                "LETHE-INPUT-DATA",
+            ),
+            (
+                input(
+                    r#""name":"x","shape":[2],"datatype":"FP32","parameters":{"binary_data_size":4}"#,
+                ),
+                422,
+                "LETHE-INPUT-DATA",
+            ),
+            (
+                r#"{"inputs":[],"outputs":[{"name":"y","parameters":{"classification":3}}]}"#
+                    .into(),
+                422,
+                "LETHE-PARAMETER",
+            ),
         ];
         for (body, status, code) in cases {
-            let tensors = InferRequest::parse(body.as_bytes())
-                .and_then(|r| r.inputs.into_iter().map(InputTensor::into_tensor).collect());
+            let tensors = InferRequest::parse(body.as_bytes()).and_then(|r| {
+                let tensor =
+                    |input: InputTensor| input.into_tensor(&mut Octets::new(&[0; 4], None));
+                r.inputs.into_iter().map(tensor).collect()
+            });
             let problem: Problem = Result::<Vec<_>, _>::unwrap_err(tensors);
             let shown = &body[..body.len().min(80)];
             assert_eq!(
