@@ -18,7 +18,102 @@ const SOURCES: &[&str] = &[
     "wasi-server/wit",
 ];
 
+/// Methods of the Open Inference Protocol over gRPC, with their messages.
+const INFERENCE_METHODS: &[(&str, &str, &str, &str)] = &[
+    (
+        "server_live",
+        "ServerLive",
+        "ServerLiveRequest",
+        "ServerLiveResponse",
+    ),
+    (
+        "server_ready",
+        "ServerReady",
+        "ServerReadyRequest",
+        "ServerReadyResponse",
+    ),
+    (
+        "model_ready",
+        "ModelReady",
+        "ModelRequest",
+        "ModelReadyResponse",
+    ),
+    (
+        "server_metadata",
+        "ServerMetadata",
+        "ServerMetadataRequest",
+        "ServerMetadataResponse",
+    ),
+    (
+        "model_metadata",
+        "ModelMetadata",
+        "ModelRequest",
+        "ModelMetadataResponse",
+    ),
+    (
+        "model_infer",
+        "ModelInfer",
+        "ModelInferRequest",
+        "ModelInferResponse",
+    ),
+    (
+        "model_stream_infer",
+        "ModelStreamInfer",
+        "ModelInferRequest",
+        "ModelStreamInferResponse",
+    ),
+    (
+        "model_config",
+        "ModelConfig",
+        "ModelRequest",
+        "ModelConfigResponse",
+    ),
+    (
+        "repository_index",
+        "RepositoryIndex",
+        "RepositoryIndexRequest",
+        "RepositoryIndexResponse",
+    ),
+    (
+        "repository_model_load",
+        "RepositoryModelLoad",
+        "RepositoryModelRequest",
+        "RepositoryModelResponse",
+    ),
+    (
+        "repository_model_unload",
+        "RepositoryModelUnload",
+        "RepositoryModelRequest",
+        "RepositoryModelResponse",
+    ),
+];
+
+/// Writes the gRPC service into `OUT_DIR`; its messages are `serve/grpc/messages.rs`.
+fn generate_inference_service() {
+    use tonic_build::manual::{Builder, Method, Service};
+    let mut service = Service::builder()
+        .name("GrpcInferenceService")
+        .package("inference");
+    for (name, route, input, output) in INFERENCE_METHODS {
+        let mut method = Method::builder()
+            .name(*name)
+            .route_name(*route)
+            .input_type(format!("super::super::messages::{input}"))
+            .output_type(format!("super::super::messages::{output}"))
+            .codec_path("tonic_prost::ProstCodec");
+        if name.contains("stream") {
+            method = method.client_streaming().server_streaming();
+        }
+        service = service.method(method.build());
+    }
+    Builder::new()
+        .build_client(false)
+        .build_transport(false)
+        .compile(&[service.build()]);
+}
+
 fn main() {
+    generate_inference_service();
     let workspace = Path::new(env!("CARGO_MANIFEST_DIR"))
         .parent()
         .expect("the crate has a parent");

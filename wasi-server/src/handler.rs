@@ -29,8 +29,8 @@ use crate::problem::Problem;
 pub use events::Events;
 pub use http::{EVENT_STREAM, JSON_BYTES, OCTET_STREAM, Request, Response, check_body, json_bytes};
 pub use metadata::{
-    MODEL_VERSION, ModelInfo, TensorInfo, check_version, health, list, live, model_metadata,
-    model_ready, ready, server_metadata,
+    MODEL_VERSION, ModelInfo, PLATFORM, TensorInfo, check_version, health, list, live,
+    model_metadata, model_ready, ready, server_metadata,
 };
 pub use routes::{BATCH, HEALTH, INFER, MODELS, Route, allowed, query_value, route};
 

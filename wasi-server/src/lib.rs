@@ -19,7 +19,7 @@
 pub mod handler;
 pub mod json;
 pub mod message;
-mod octets;
+pub mod octets;
 pub mod problem;
 pub mod wire;
 

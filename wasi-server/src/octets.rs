@@ -16,7 +16,7 @@ use lethe_engine::{DataType, Tensor};
 
 /// A piece of a body, which tensors share where they can.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Octets<'a> {
+pub struct Octets<'a> {
     bytes: &'a [u8],
     /// The memory that `bytes` is a piece of, where it can be shared.
     body: Option<&'a Bytes>,
@@ -24,17 +24,17 @@ pub(crate) struct Octets<'a> {
 
 impl<'a> Octets<'a> {
     /// A piece of `body`, where there is one to share.
-    pub(crate) fn new(bytes: &'a [u8], body: Option<&'a Bytes>) -> Self {
+    pub fn new(bytes: &'a [u8], body: Option<&'a Bytes>) -> Self {
         Self { bytes, body }
     }
 
     /// How many bytes are left.
-    pub(crate) fn len(&self) -> usize {
+    pub fn len(&self) -> usize {
         self.bytes.len()
     }
 
     /// Takes the first `len` bytes; `None` where there are fewer.
-    pub(crate) fn take(&mut self, len: u64) -> Option<Self> {
+    pub fn take(&mut self, len: u64) -> Option<Self> {
         let (taken, left) = self.bytes.split_at_checked(usize::try_from(len).ok()?)?;
         self.bytes = left;
         Some(Self {
@@ -47,7 +47,7 @@ impl<'a> Octets<'a> {
     ///
     /// # Errors
     /// What was expected and what was found.
-    pub(crate) fn into_tensor(
+    pub fn into_tensor(
         self,
         data_type: DataType,
         shape: &[usize],
@@ -118,7 +118,7 @@ impl<'a> Octets<'a> {
     ///
     /// # Errors
     /// What was expected and what was found.
-    pub(crate) fn into_raw_tensor(
+    pub fn into_raw_tensor(
         self,
         data_type: DataType,
         dims: &[Option<usize>],
@@ -156,7 +156,7 @@ fn not_a_tensor(error: lethe_engine::OpError) -> (String, String) {
 }
 
 /// Bytes that [`write_tensor`] appends for a tensor.
-pub(crate) fn size_bytes(tensor: &Tensor) -> usize {
+pub fn size_bytes(tensor: &Tensor) -> usize {
     match tensor.storage() {
         Storage::Bytes(bytes) => bytes.len(),
         Storage::Strings(strings) => strings.iter().map(|text| 4 + text.len()).sum(),
@@ -167,7 +167,7 @@ pub(crate) fn size_bytes(tensor: &Tensor) -> usize {
 ///
 /// # Panics
 /// When a text takes 4 GiB: a model that makes one has run out of memory before.
-pub(crate) fn write_tensor(out: &mut Vec<u8>, tensor: &Tensor) {
+pub fn write_tensor(out: &mut Vec<u8>, tensor: &Tensor) {
     match tensor.storage() {
         Storage::Bytes(bytes) => out.extend_from_slice(bytes),
         Storage::Strings(strings) => {

@@ -77,11 +77,15 @@ impl Problem {
     pub fn title(&self) -> &'static str {
         match self.status {
             400 => "Bad Request",
+            401 => "Unauthorized",
+            403 => "Forbidden",
             404 => "Not Found",
             405 => "Method Not Allowed",
             413 => "Content Too Large",
             415 => "Unsupported Media Type",
             422 => "Unprocessable Content",
+            429 => "Too Many Requests",
+            499 => "Client Closed Request",
             503 => "Service Unavailable",
             504 => "Gateway Timeout",
             _ => "Internal Server Error",

@@ -9,7 +9,7 @@
 //! | [`residue`] | what is left of a request in memory: nothing |
 //! | [`progress`] | bars on a terminal |
 //! | [`runner`] | one face for the engine in this process and in a sandbox |
-//! | [`serve`] | the REST server |
+//! | [`serve`] | the server: REST, gRPC, WebSocket |
 //! | [`bundle`] | components for the edge with models frozen in |
 //! | [`tenants`] | who asks, what they may use, whose turn it is |
 //! | [`wipe_on_free`] | an allocator that overwrites what is freed |

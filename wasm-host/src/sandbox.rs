@@ -44,7 +44,7 @@ use lethe_server::{ModelInfo, Problem, Request, Response};
 use zeroize::Zeroizing;
 
 pub use cache::{Cache, default_cache_folder};
-pub use cell::{CellError, Limits};
+pub use cell::{CallControl, CellError, Limits};
 pub use slots::{WipePolicy, Wiped};
 
 use crate::guest::GUEST;
@@ -165,7 +165,7 @@ impl SandboxError {
 }
 
 /// What a call did besides answering.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct CallReport {
     /// From the start of the call to its end: instance made, run and wiped.
     pub elapsed: Duration,
@@ -222,7 +222,7 @@ impl Sandbox {
     /// # Errors
     /// When the guest traps, takes too long or wants too much memory.
     pub fn call(&self, message: &[u8]) -> Result<(Zeroizing<Vec<u8>>, CallReport), CellError> {
-        self.cells.call(message, &mut |_| ())
+        self.call_inspected(message, &mut |_| ())
     }
 
     /// As [`Sandbox::call`]; `inspect` sees the instance's memory after the answer was read and
@@ -235,7 +235,8 @@ impl Sandbox {
         message: &[u8],
         inspect: &mut dyn FnMut(&[u8]),
     ) -> Result<(Zeroizing<Vec<u8>>, CallReport), CellError> {
-        self.cells.call(message, inspect)
+        let (answer, report) = self.cells.call(message, &CallControl::default(), inspect);
+        Ok((answer?, report))
     }
 
     /// An instance that is kept, to measure what a fresh one costs. Not isolated.
@@ -272,16 +273,47 @@ impl Sandbox {
 
     /// Answers an HTTP request in a fresh instance; what goes wrong is an answer too.
     pub fn handle(&self, request: &Request<'_>) -> Response {
+        self.handle_controlled(request, &CallControl::default()).0
+    }
+
+    /// As [`Sandbox::handle`], ending early as `control` says, and with what was done besides:
+    /// nothing where no instance was made.
+    pub fn handle_controlled(
+        &self,
+        request: &Request<'_>,
+        control: &CallControl,
+    ) -> (Response, CallReport) {
         let message = Zeroizing::new(Call::encode_http(request));
-        let answer = self
-            .call(&message)
+        let (answer, report) = self.answer(&message, control);
+        let answer = answer.and_then(|answer| match answer {
+            Answer::Http(response) => Ok(response),
+            Answer::Problem(problem) => Err(problem),
+            Answer::Loaded(_) | Answer::Outputs(_) => Err(another_answer()),
+        });
+        (answer.unwrap_or_else(Response::from), report)
+    }
+
+    /// As [`Sandbox::run`], ending early as `control` says, and with what was done besides.
+    pub fn run_controlled(
+        &self,
+        inputs: Vec<(String, Value)>,
+        control: &CallControl,
+    ) -> (Result<Vec<(String, Value)>, Problem>, CallReport) {
+        let message = Zeroizing::new(Call::Infer(inputs).encode());
+        let (answer, report) = self.answer(&message, control);
+        (answer.and_then(outputs_in), report)
+    }
+
+    fn answer(
+        &self,
+        message: &[u8],
+        control: &CallControl,
+    ) -> (Result<Answer, Problem>, CallReport) {
+        let (answer, report) = self.cells.call(message, control, &mut |_| ());
+        let answer = answer
             .map_err(Problem::from)
-            .and_then(|(answer, _)| match Answer::decode(wiped_bytes(answer))? {
-                Answer::Http(response) => Ok(response),
-                Answer::Problem(problem) => Err(problem),
-                Answer::Loaded(_) | Answer::Outputs(_) => Err(another_answer()),
-            });
-        answer.unwrap_or_else(Response::from)
+            .and_then(|answer| Ok(Answer::decode(wiped_bytes(answer))?));
+        (answer, report)
     }
 }
 
@@ -303,6 +335,7 @@ impl ReusedCell<'_> {
     /// # Errors
     /// As [`Sandbox::call`].
     pub fn call(&mut self, message: &[u8]) -> Result<Zeroizing<Vec<u8>>, CellError> {
+        self.cell.begin_again();
         self.cells.handle(&mut self.cell, message)
     }
 }
@@ -312,7 +345,11 @@ impl ReusedCell<'_> {
 /// # Errors
 /// The problem that the answer is, or that it is none.
 pub fn outputs_of(answer: Zeroizing<Vec<u8>>) -> Result<Vec<(String, Value)>, Problem> {
-    match Answer::decode(wiped_bytes(answer))? {
+    outputs_in(Answer::decode(wiped_bytes(answer))?)
+}
+
+fn outputs_in(answer: Answer) -> Result<Vec<(String, Value)>, Problem> {
+    match answer {
         Answer::Outputs(outputs) => Ok(outputs),
         Answer::Problem(problem) => Err(problem),
         Answer::Loaded(_) | Answer::Http(_) => Err(another_answer()),

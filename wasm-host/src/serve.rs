@@ -1,206 +1,368 @@
-//! The REST server: HTTP in front of the handler, in this process or in a sandbox per request.
+//! The server: HTTP and gRPC in front of models, each request in a fresh sandbox.
 //!
 //! ```text
-//! connection ─► route, media type, size ─► body ─► model's sandbox ─► fresh instance ─► answer
-//!                    (host)               (wiped)    or session          (wiped)       (wiped)
+//! connection ─► route ─► who asks ─► body ─► model ─► turn ─► fresh instance ─► answer
+//!  [listener]            [access]   [body] [repository]  │       [loaded]      [body]
+//!                                                    admission      │
+//!                                             [figures] ◄───────────┘ audit
 //! ```
 //!
-//! What needs no body is answered here. A body is read into memory that is zeroized, and handed to
-//! a cell as it is: JSON is parsed inside. Only with several models does the host look into it, for
-//! the name of the model and nothing else.
+//! | module | what it is |
+//! | --- | --- |
+//! | [`settings`] | what can be set, and where |
+//! | `listener` | connections: limits, time-outs, TLS, draining |
+//! | `access` | keys, tokens, what a tenant may do |
+//! | `inference` | requests that run a model |
+//! | `control` | requests about the server: models, figures, pages |
+//! | `grpc` | the Open Inference Protocol over gRPC |
+//! | `stream` | requests over a WebSocket |
+//! | [`repository`] | which models there are, and which are loaded |
+//! | [`loaded`] | a model that answers |
+//! | `body` | bodies, read into memory that is wiped |
+//! | `figures` | what is counted |
+//!
+//! A body is handed to a cell as it is: JSON is parsed inside. Only with several models does the
+//! host look into it, for the name of the model and nothing else.
 
-mod backend;
+mod access;
+mod body;
+mod control;
+mod figures;
+mod grpc;
+mod inference;
+mod listener;
+pub mod loaded;
+pub mod repository;
+pub mod settings;
+mod stream;
+mod tls;
 
 use std::future::Future;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::{Body, HttpBody};
 use axum::extract::{Request, State};
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use axum::response::Response;
-use lethe_server::handler::{Route, check_body, health, list, route};
+use axum::routing::any;
+use lethe_server::handler::allowed;
 use lethe_server::{Problem, Response as Answer};
 use tokio::net::TcpListener;
-use zeroize::Zeroizing;
+use tower_http::cors::{AllowOrigin, CorsLayer};
 
-pub use backend::Backend;
+use crate::tenants::{
+    Admission, AdmissionSettings, JwtSettings, JwtVerifier, KeyFile, Refusal, Tenants,
+};
+use access::Access;
+use body::Coding;
+use figures::{Ended, Figures};
+use listener::Listeners;
+use repository::Repository;
+use settings::{Given, ServeSettings};
+use tls::Tls;
 
-/// Largest piece of an answer that is handed to a connection at once.
-const PIECE_BYTES: usize = 64 << 10;
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// What requests may use.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ServeLimits {
-    /// Largest body.
-    pub body_bytes: u64,
-    /// From the end of the request's head to the beginning of the answer.
-    pub request_timeout: Duration,
+/// A server that is set up but does not listen yet.
+pub struct Server {
+    settings: ServeSettings,
+    repository: Repository,
+    access: Access,
+    admission: Admission,
+    figures: Arc<Figures>,
+    draining: AtomicBool,
+    /// The next number of a request whose client gave none.
+    next_request: AtomicU64,
+    /// Drawn at start, so that numbers of requests differ between servers.
+    mark: u32,
+    tls: Option<Tls>,
 }
 
-impl Default for ServeLimits {
-    fn default() -> Self {
-        Self {
-            body_bytes: 64 << 20,
-            request_timeout: Duration::from_secs(30),
-        }
+impl std::fmt::Debug for Server {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Server")
+            .field("settings", &self.settings)
+            .finish_non_exhaustive()
     }
 }
 
-struct Server {
-    backend: Backend,
-    limits: ServeLimits,
+/// The limits of tenants in the settings.
+fn tenants(given: &Given) -> Result<Tenants, String> {
+    let Some(table) = &given.tenants else {
+        return Ok(Tenants::default());
+    };
+    let tenants = toml::Value::Table(table.clone()).try_into();
+    tenants.map_err(|error: toml::de::Error| format!("tenants: {}", error.message()))
 }
 
-/// Serves `backend` on `listener` until `stop` is ready; requests that have begun are finished.
-///
-/// # Errors
-/// When the listener fails.
-pub async fn serve(
-    listener: TcpListener,
-    backend: Backend,
-    limits: ServeLimits,
-    stop: impl Future<Output = ()> + Send + 'static,
-) -> io::Result<()> {
-    let server = Arc::new(Server { backend, limits });
-    let router = Router::new().fallback(respond).with_state(server);
-    axum::serve(listener, router)
-        .with_graceful_shutdown(stop)
-        .await
+impl Server {
+    /// Reads keys, tokens' issuers and certificates, and puts all together.
+    ///
+    /// # Errors
+    /// A sentence that says which setting cannot be followed.
+    pub fn new(given: &Given, repository: Repository) -> Result<Arc<Self>, String> {
+        let settings = given.with_defaults().map_err(|error| error.to_string())?;
+        let keys = given.keys.as_deref().map(KeyFile::open).transpose();
+        let tokens = match (&given.jwt_issuer, &given.jwt_audience, &given.jwt_jwks) {
+            (Some(issuer), Some(audience), Some(jwks)) => {
+                let settings = JwtSettings {
+                    issuer: issuer.clone(),
+                    audience: audience.clone(),
+                    jwks: jwks.clone(),
+                    tenant_claim: None,
+                };
+                Some(JwtVerifier::open(settings).map_err(|error| error.to_string())?)
+            }
+            (None, None, None) => None,
+            _ => return Err("jwt_issuer, jwt_audience and jwt_jwks go together".into()),
+        };
+        let tls = match (&given.tls_cert, &given.tls_key) {
+            (Some(certificate), Some(key)) => Some(Tls::open(certificate, key)?),
+            (None, None) => None,
+            _ => return Err("tls_cert and tls_key go together".into()),
+        };
+        let tenants = tenants(given)?;
+        let gate = AdmissionSettings {
+            permits: settings.max_running,
+            ..AdmissionSettings::default()
+        };
+        let mut mark = [0; 4];
+        ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), &mut mark)
+            .map_err(|_| "the system has no randomness")?;
+        Ok(Arc::new(Self {
+            admission: Admission::new(tenants.clone(), gate),
+            access: Access::new(
+                keys.map_err(|error| error.to_string())?,
+                tokens,
+                settings.admin_tenants.clone(),
+                tenants,
+            ),
+            settings,
+            repository,
+            figures: Arc::new(Figures::new()),
+            draining: AtomicBool::new(false),
+            next_request: AtomicU64::new(0),
+            mark: u32::from_le_bytes(mark),
+            tls,
+        }))
+    }
+
+    /// The models.
+    pub fn repository(&self) -> &Repository {
+        &self.repository
+    }
+
+    /// Takes what can change while the server runs: limits of tenants, keys, certificate.
+    pub fn reload(&self, given: &Given) {
+        match tenants(given) {
+            Ok(tenants) => {
+                self.access.set_tenants(tenants.clone());
+                self.admission.set_limits(tenants);
+            }
+            Err(error) => tracing::error!(%error, "the limits of tenants stay"),
+        }
+        self.access.refresh();
+        self.repository.rescan();
+        self.reload_certificate();
+        tracing::info!("settings were read again");
+    }
+
+    fn reload_certificate(&self) {
+        match self.tls.as_ref().map(Tls::reload) {
+            Some(Ok(true)) => tracing::info!("the certificate was read again"),
+            Some(Err(error)) => tracing::error!(%error, "the certificate read before stays"),
+            Some(Ok(false)) | None => {}
+        }
+    }
+
+    /// Serves on `listener` until `stop` is ready; requests that have begun are finished.
+    ///
+    /// # Errors
+    /// When a listener fails.
+    pub async fn serve(
+        self: Arc<Self>,
+        listener: TcpListener,
+        stop: impl Future<Output = ()> + Send + 'static,
+    ) -> io::Result<()> {
+        let settings = &self.settings;
+        let unix = settings.unix_socket.as_deref().map(listener::unix);
+        let listeners = Listeners {
+            tcp: listener,
+            tls: self.tls.clone(),
+            unix: unix.transpose()?,
+        };
+        let limits = listener::Limits {
+            connections: settings.max_connections,
+            head: settings.header_timeout,
+            drain: settings.drain_timeout,
+        };
+        let watcher = tokio::spawn(watch_files(self.clone()));
+        let server = self.clone();
+        let stop = async move {
+            stop.await;
+            tracing::info!("no new requests are taken; those that have begun are finished");
+            server.draining.store(true, Ordering::Relaxed);
+            server.admission.drain();
+        };
+        let served = listeners.serve(router(self.clone()), limits, stop).await;
+        watcher.abort();
+        if let Some(path) = &self.settings.unix_socket {
+            // Somebody else may have removed it.
+            drop(std::fs::remove_file(path));
+        }
+        served
+    }
+
+    fn is_ready(&self) -> bool {
+        !self.draining.load(Ordering::Relaxed)
+    }
+}
+
+/// Keys that are revoked and certificates that are renewed take effect without a signal.
+async fn watch_files(server: Arc<Server>) {
+    loop {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        server.access.refresh();
+        server.reload_certificate();
+    }
+}
+
+fn router(server: Arc<Server>) -> Router {
+    let origins = &server.settings.cors_origins;
+    let cors = (!origins.is_empty()).then(|| {
+        let origin = match origins.iter().any(|origin| origin == "*") {
+            true => AllowOrigin::any(),
+            false => {
+                AllowOrigin::list(origins.iter().filter_map(|o| HeaderValue::from_str(o).ok()))
+            }
+        };
+        CorsLayer::new()
+            .allow_origin(origin)
+            .allow_methods([Method::GET, Method::POST])
+            .allow_headers(tower_http::cors::Any)
+            .expose_headers([
+                REQUEST_ID,
+                HeaderName::from_static("inference-header-content-length"),
+            ])
+    });
+    let router = Router::new()
+        .route("/api/v1/stream", any(stream::open))
+        .fallback(respond)
+        .with_state(server);
+    match cors {
+        Some(cors) => router.layer(cors),
+        None => router,
+    }
+}
+
+/// What is known of a request before its body is read.
+struct Head {
+    method: Method,
+    uri: axum::http::Uri,
+    headers: HeaderMap,
+    /// The client's name for it, or ours.
+    id: HeaderValue,
+    begun: tokio::time::Instant,
+}
+
+impl Head {
+    fn path(&self) -> &str {
+        self.uri.path_and_query().map_or("/", |path| path.as_str())
+    }
+
+    fn text(&self, name: impl header::AsHeaderName) -> Option<&str> {
+        self.headers.get(name)?.to_str().ok()
+    }
+}
+
+impl Server {
+    fn request_id(&self, headers: &HeaderMap) -> HeaderValue {
+        let is_short =
+            |id: &&HeaderValue| id.len() <= 128 && id.as_bytes().iter().all(u8::is_ascii_graphic);
+        if let Some(id) = headers.get(REQUEST_ID).filter(is_short) {
+            return id.clone();
+        }
+        let number = self.next_request.fetch_add(1, Ordering::Relaxed);
+        let id = format!("{:08x}-{number:x}", self.mark);
+        HeaderValue::from_str(&id).unwrap_or(HeaderValue::from_static("none"))
+    }
 }
 
 async fn respond(State(server): State<Arc<Server>>, request: Request) -> Response {
-    let limit = server.limits.request_timeout;
-    // Dropping the future tells a native run to stop; a cell has its own deadline.
-    let answer = match tokio::time::timeout(limit, answer(server, request)).await {
-        Ok(answer) => answer.unwrap_or_else(Answer::from),
-        Err(_) => {
-            let detail = format!("the request took longer than {limit:?}");
-            Problem::new(504, "LETHE-DEADLINE", detail).into()
-        }
+    let is_grpc = request
+        .headers()
+        .get(header::CONTENT_TYPE)
+        .is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"));
+    if is_grpc {
+        return grpc::respond(server, request).await;
+    }
+    let (parts, body) = request.into_parts();
+    let head = Head {
+        id: server.request_id(&parts.headers),
+        method: parts.method,
+        uri: parts.uri,
+        headers: parts.headers,
+        begun: tokio::time::Instant::now(),
     };
-    http(answer)
-}
-
-async fn answer(server: Arc<Server>, request: Request) -> Result<Answer, Problem> {
-    let (head, body) = request.into_parts();
-    match route(head.method.as_str(), head.uri.path())? {
-        Route::Health => return Ok(health()),
-        Route::Models => return Ok(list(server.backend.models())),
-        Route::Infer => {}
-        _ => {
-            let detail = format!("path {:?} is not served here", head.uri.path());
-            return Err(Problem::new(404, "LETHE-ROUTE", detail));
-        }
-    }
-    let content_type = head.headers.get(header::CONTENT_TYPE);
-    let content_type = content_type.map(|value| String::from_utf8_lossy(value.as_bytes()));
-    let content_type = content_type.map(|value| value.into_owned());
-    let announced = body.size_hint().lower();
-    check_body(content_type.as_deref(), announced, server.limits.body_bytes)?;
-    let body = read(body, server.limits.body_bytes).await?;
-
-    let stop = StopOnDrop(Arc::new(AtomicBool::new(false)));
-    let stopped = stop.0.clone();
-    let run = tokio::task::spawn_blocking(move || {
-        server
-            .backend
-            .infer(content_type.as_deref(), &body, &stopped)
-    });
-    let failed = |_| {
-        Problem::new(
-            500,
-            "LETHE-INTERNAL",
-            "the request could not be carried out",
-        )
+    let coding = Coding::of_answer(&head.headers);
+    let is_head = head.method == Method::HEAD;
+    let id = head.id.clone();
+    let answered = match control::control(&head.method, head.path()) {
+        Ok(Some(control)) => control::respond(&server, &head, control, body, coding).await,
+        Ok(None) => inference::respond(&server, &head, body)
+            .await
+            .map(|answer| body::http(answer, coding)),
+        Err(problem) => Err(problem),
     };
-    run.await.map_err(failed)
-}
-
-/// Raises its flag when dropped: whoever waited for the answer is gone.
-struct StopOnDrop(Arc<AtomicBool>);
-
-impl Drop for StopOnDrop {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
+    let mut response = answered.unwrap_or_else(|problem| refuse(&head, problem));
+    response.headers_mut().insert(REQUEST_ID, id);
+    if is_head {
+        *response.body_mut() = axum::body::Body::empty();
     }
-}
-
-/// Reads a body into memory that is zeroized.
-async fn read(mut body: Body, limit_bytes: u64) -> Result<Zeroizing<Vec<u8>>, Problem> {
-    let expected = body.size_hint().lower().min(limit_bytes) as usize;
-    let mut read = Zeroizing::new(Vec::with_capacity(expected));
-    loop {
-        let frame =
-            std::future::poll_fn(|context| std::pin::Pin::new(&mut body).poll_frame(context));
-        let Some(frame) = frame.await else {
-            return Ok(read);
-        };
-        let broken = |_| Problem::not_understood("LETHE-BODY", "the body could not be read");
-        let Ok(data) = frame.map_err(broken)?.into_data() else {
-            continue;
-        };
-        if (read.len() + data.len()) as u64 > limit_bytes {
-            return Err(Problem::too_large(
-                (read.len() + data.len()) as u64,
-                limit_bytes,
-            ));
-        }
-        append(&mut read, &data);
-    }
-}
-
-/// Appends, wiping the old memory where the vector must move.
-fn append(to: &mut Zeroizing<Vec<u8>>, data: &[u8]) {
-    if to.capacity() - to.len() < data.len() {
-        let mut larger = Vec::with_capacity((to.len() + data.len()).max(2 * to.capacity()));
-        larger.extend_from_slice(to);
-        *to = Zeroizing::new(larger);
-    }
-    to.extend_from_slice(data);
-}
-
-/// An answer as HTTP, its body in pieces whose memory is zeroized when the last one is sent.
-fn http(answer: Answer) -> Response {
-    let len = answer.body.len();
-    let body = if len <= PIECE_BYTES {
-        Body::from(answer.body)
-    } else {
-        Body::new(Pieces(answer.body))
-    };
-    let mut response = Response::new(body);
-    *response.status_mut() =
-        StatusCode::from_u16(answer.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    let content_type = HeaderValue::from_str(&answer.content_type);
-    let content_type = content_type.unwrap_or(HeaderValue::from_static("application/octet-stream"));
-    let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, content_type);
-    headers.insert(header::CONTENT_LENGTH, len.into());
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
 }
 
-/// A body in pieces.
-struct Pieces(bytes::Bytes);
-
-impl HttpBody for Pieces {
-    type Data = bytes::Bytes;
-    type Error = std::convert::Infallible;
-
-    fn poll_frame(
-        mut self: std::pin::Pin<&mut Self>,
-        _: &mut std::task::Context<'_>,
-    ) -> std::task::Poll<Option<Result<http_body::Frame<bytes::Bytes>, Self::Error>>> {
-        let len = self.0.len().min(PIECE_BYTES);
-        let piece = self.0.split_to(len);
-        let frame = (len > 0).then(|| Ok(http_body::Frame::data(piece)));
-        std::task::Poll::Ready(frame)
+/// A problem as an answer, with the headers that its status asks for.
+fn refuse(head: &Head, problem: Problem) -> Response {
+    let status = problem.status;
+    if status >= 500 {
+        let path = head.uri.path();
+        tracing::warn!(status, code = %problem.code, path, id = ?head.id, "a request failed");
     }
-
-    fn size_hint(&self) -> http_body::SizeHint {
-        http_body::SizeHint::with_exact(self.0.len() as u64)
+    let mut response = body::http(Answer::from(problem), None);
+    let headers = response.headers_mut();
+    match status {
+        401 => {
+            let scheme = HeaderValue::from_static("Bearer realm=\"lethe\"");
+            headers.insert(header::WWW_AUTHENTICATE, scheme);
+        }
+        405 => {
+            if let Some(methods) = allowed(head.path()).or(control::allowed(head.uri.path())) {
+                headers.insert(header::ALLOW, HeaderValue::from_static(methods));
+            }
+        }
+        429 | 503 => {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        _ => {}
     }
+    response
+}
+
+/// A request that is not run, as a problem.
+fn refused(refusal: Refusal) -> Problem {
+    let status = match refusal {
+        Refusal::Rate { .. } | Refusal::QueueFull { .. } => 429,
+        _ => 503,
+    };
+    let code = match refusal {
+        Refusal::Rate { .. } => "LETHE-RATE",
+        Refusal::QueueFull { .. } => "LETHE-QUEUE",
+        Refusal::Draining => "LETHE-DRAINING",
+        _ => "LETHE-OVERLOAD",
+    };
+    Problem::new(status, code, refusal.to_string())
 }

@@ -10,7 +10,7 @@ use crate::problem::Problem;
 pub const MODEL_VERSION: &str = "1";
 
 /// What the Open Inference Protocol calls an ONNX model's platform.
-const PLATFORM: &str = "onnx_onnxv1";
+pub const PLATFORM: &str = "onnx_onnxv1";
 
 /// What a model takes and gives.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

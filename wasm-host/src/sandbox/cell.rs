@@ -1,5 +1,6 @@
 //! One request in one instance.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -8,14 +9,14 @@ use lethe_engine::kernels::scratch;
 use lethe_server::Problem;
 use wasmtime::{
     Engine, InstancePre, Linker, Memory, ModuleExport, ResourceLimiter, Store, Trap, TypedFunc,
+    UpdateDeadline,
 };
 use zeroize::Zeroizing;
 
 use super::cache::Cache;
-use super::deadline::Ticker;
 use super::image::Image;
 use super::slots::{Slots, last_wipe};
-use super::{CallReport, SandboxError, SandboxSettings, code, native_kernels, stack};
+use super::{CallReport, SandboxError, SandboxSettings, code, deadline, native_kernels, stack};
 use crate::guest::Door;
 
 /// What one request may use.
@@ -39,6 +40,17 @@ impl Default for Limits {
     }
 }
 
+/// How one call may end early, beside the sandbox's own [`Limits`].
+#[derive(Debug, Clone, Default)]
+pub struct CallControl {
+    /// When its time is up.
+    pub deadline: Option<Instant>,
+    /// Linear memory it may have.
+    pub memory_bytes: Option<usize>,
+    /// Raised when nobody waits for the answer any more.
+    pub stop: Arc<AtomicBool>,
+}
+
 /// Why a cell did not answer. Nothing here repeats what a request said.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -49,6 +61,9 @@ pub enum CellError {
         /// The time it had.
         limit: Duration,
     },
+    /// Nobody waits for the answer any more.
+    #[error("the request was given up")]
+    Stopped,
     /// The guest wanted more memory than it may have.
     #[error("the request needs more memory than the limit of {limit_bytes} bytes")]
     Memory {
@@ -77,6 +92,7 @@ impl CellError {
     pub fn code(&self) -> &'static str {
         match self {
             Self::Deadline { .. } => "LETHE-DEADLINE",
+            Self::Stopped => "LETHE-CANCELLED",
             Self::Memory { .. } => "LETHE-MEMORY-LIMIT",
             Self::Trap { .. } | Self::Contract => "LETHE-GUEST",
             Self::Host { .. } => "LETHE-SANDBOX",
@@ -88,6 +104,7 @@ impl From<CellError> for Problem {
     fn from(error: CellError) -> Self {
         let status = match &error {
             CellError::Deadline { .. } => 504,
+            CellError::Stopped => 499,
             CellError::Memory { .. } => 422,
             CellError::Trap { .. } | CellError::Contract => 500,
             CellError::Host { .. } => 503,
@@ -104,6 +121,29 @@ pub(super) struct CellState {
     pub(super) computed: bool,
     memory_limit_bytes: usize,
     memory_denied: bool,
+    /// When the call that runs began, and how it may end.
+    began: Instant,
+    deadline: Instant,
+    stop: Arc<AtomicBool>,
+}
+
+impl CellState {
+    /// Whether the guest goes on, asked at every tick.
+    fn may_go_on(&self) -> bool {
+        !self.stop.load(Ordering::Relaxed) && Instant::now() < self.deadline
+    }
+}
+
+impl CellState {
+    /// Takes the limits of one call, where they are narrower than the sandbox's.
+    fn control(&mut self, control: &CallControl) {
+        let memory = control.memory_bytes.unwrap_or(usize::MAX);
+        self.memory_limit_bytes = self.memory_limit_bytes.min(memory);
+        if let Some(deadline) = control.deadline {
+            self.deadline = self.deadline.min(deadline);
+        }
+        self.stop = control.stop.clone();
+    }
 }
 
 impl ResourceLimiter for CellState {
@@ -142,6 +182,14 @@ impl Cell {
     pub(super) fn memory(&self) -> &[u8] {
         self.memory.data(&self.store)
     }
+
+    /// Gives an instance that is kept its time anew.
+    pub(super) fn begin_again(&mut self) {
+        let state = self.store.data_mut();
+        let time = state.deadline - state.began;
+        state.began = Instant::now();
+        state.deadline = state.began + time;
+    }
 }
 
 /// Where the exports are in the module.
@@ -161,7 +209,6 @@ pub(super) struct Cells {
     exports: Exports,
     limits: Limits,
     env: Env,
-    ticker: Ticker,
     running: Mutex<usize>,
     finished: Condvar,
 }
@@ -196,8 +243,8 @@ impl Cells {
             load: export("lethe_load")?,
             handle: export("lethe_handle")?,
         };
+        deadline::tick(&engine);
         Ok(Self {
-            ticker: Ticker::start(&engine),
             engine,
             slots,
             image,
@@ -222,11 +269,16 @@ impl Cells {
     pub(super) fn call(
         &self,
         message: &[u8],
+        control: &CallControl,
         inspect: &mut dyn FnMut(&[u8]),
-    ) -> Result<(Zeroizing<Vec<u8>>, CallReport), CellError> {
+    ) -> (Result<Zeroizing<Vec<u8>>, CellError>, CallReport) {
         let _turn = self.turn();
         let start = Instant::now();
-        let mut cell = self.instantiate()?;
+        let mut cell = match self.instantiate() {
+            Ok(cell) => cell,
+            Err(error) => return (Err(error), CallReport::default()),
+        };
+        cell.store.data_mut().control(control);
         let answer = self.handle(&mut cell, message);
         inspect(cell.memory());
         let computed = cell.store.data().computed;
@@ -239,7 +291,7 @@ impl Cells {
             wiped: last_wipe(),
             elapsed: start.elapsed(),
         };
-        Ok((answer?, report))
+        (answer, report)
     }
 
     /// An instance that takes messages to load models.
@@ -259,16 +311,25 @@ impl Cells {
         let missing = |name: &str| CellError::Host {
             reason: format!("no export {name}"),
         };
+        let began = Instant::now();
         let state = CellState {
             env: self.env.clone(),
             computed: false,
             memory_limit_bytes: self.limits.memory_bytes,
             memory_denied: false,
+            began,
+            deadline: began + self.limits.deadline,
+            stop: Arc::default(),
         };
         let mut store = Store::new(&self.engine, state);
         store.limiter(|state| state);
-        // No code runs before a message comes; `handle` sets the real deadline.
-        store.set_epoch_deadline(u64::MAX / 2);
+        store.set_epoch_deadline(1);
+        store.epoch_deadline_callback(|store| {
+            Ok(match store.data().may_go_on() {
+                true => UpdateDeadline::Continue(1),
+                false => UpdateDeadline::Interrupt,
+            })
+        });
         let instance = self.instance.instantiate(&mut store).map_err(host)?;
         let exports = &self.exports;
         let memory = instance.get_module_export(&mut store, &exports.memory);
@@ -298,8 +359,6 @@ impl Cells {
         let len = len.map_err(|_| CellError::Memory {
             limit_bytes: self.limits.memory_bytes,
         })?;
-        cell.store
-            .set_epoch_deadline(self.ticker.ticks(self.limits.deadline));
         let address = cell.alloc.call(&mut cell.store, len);
         let address = address.map_err(|error| self.stopped(cell, &error))? as usize;
         let memory = cell.memory.data_mut(&mut cell.store);
@@ -319,12 +378,14 @@ impl Cells {
     }
 
     fn stopped(&self, cell: &Cell, error: &wasmtime::Error) -> CellError {
+        let state = cell.store.data();
         match error.downcast_ref::<Trap>() {
+            Some(Trap::Interrupt) if Instant::now() < state.deadline => CellError::Stopped,
             Some(Trap::Interrupt) => CellError::Deadline {
-                limit: self.limits.deadline,
+                limit: state.deadline - state.began,
             },
-            _ if cell.store.data().memory_denied => CellError::Memory {
-                limit_bytes: self.limits.memory_bytes,
+            _ if state.memory_denied => CellError::Memory {
+                limit_bytes: state.memory_limit_bytes,
             },
             Some(trap) => CellError::Trap {
                 reason: trap.to_string(),

@@ -15,31 +15,19 @@ pub(super) const TICK: Duration = Duration::from_millis(10);
 /// The engines that are ticked; the thread runs while there are any.
 static ENGINES: Mutex<Vec<EngineWeak>> = Mutex::new(Vec::new());
 
-/// Shows that an engine's epochs advance.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Ticker(());
-
-impl Ticker {
-    /// Advances this engine's epoch every [`TICK`], as long as it lives.
-    pub(super) fn start(engine: &Engine) -> Self {
-        let mut engines = ENGINES.lock().unwrap_or_else(PoisonError::into_inner);
-        engines.push(engine.weak());
-        if engines.len() == 1 {
-            thread::Builder::new()
-                .name("lethe-deadline".into())
-                .spawn(tick)
-                .expect("the system gives one more thread");
-        }
-        Self(())
-    }
-
-    /// Ticks until `time` has passed for sure.
-    pub(super) fn ticks(self, time: Duration) -> u64 {
-        time.as_millis().div_ceil(TICK.as_millis()) as u64 + 1
+/// Advances this engine's epoch every [`TICK`], as long as it lives.
+pub(super) fn tick(engine: &Engine) {
+    let mut engines = ENGINES.lock().unwrap_or_else(PoisonError::into_inner);
+    engines.push(engine.weak());
+    if engines.len() == 1 {
+        thread::Builder::new()
+            .name("lethe-deadline".into())
+            .spawn(tick_all)
+            .expect("the system gives one more thread");
     }
 }
 
-fn tick() {
+fn tick_all() {
     loop {
         thread::sleep(TICK);
         let mut engines = ENGINES.lock().unwrap_or_else(PoisonError::into_inner);

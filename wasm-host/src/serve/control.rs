@@ -1,0 +1,350 @@
+//! Requests about the server: health, models, figures, pages. None of them waits for a turn.
+
+mod description;
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::http::{HeaderValue, Method, header};
+use axum::response::Response;
+use lethe_server::handler::{
+    Route, check_version, live, model_metadata, model_ready, ready, route, server_metadata,
+};
+use lethe_server::{Problem, Response as Answer};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::access::Caller;
+use super::body::{self, Coding};
+use super::repository::Listed;
+use super::{Head, Server, figures};
+
+/// Extensions of the Open Inference Protocol that this server has.
+pub(super) const EXTENSIONS: &[&str] = &[
+    "binary_tensor_data",
+    "model_repository",
+    "statistics",
+    "model_configuration",
+];
+
+const DASHBOARD: &str = include_str!("pages/dashboard.html");
+const API_PAGE: &str = include_str!("pages/api.html");
+const OPENAPI: &str = include_str!("pages/openapi.json");
+
+/// Longest body of a request that names a model to load or unload.
+const CONTROL_BODY_BYTES: u64 = 64 << 10;
+
+/// What a request about the server asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Control<'a> {
+    /// A page or document that is the same for everybody.
+    Page(&'static str, &'static str),
+    Health,
+    Live,
+    Ready,
+    Models,
+    Statistics,
+    Metrics,
+    ServerMetadata,
+    Model(Cow<'a, str>, Option<Cow<'a, str>>),
+    ModelReady(Cow<'a, str>, Option<Cow<'a, str>>),
+    ModelConfig(&'a str),
+    ModelStatistics(Option<&'a str>),
+    Index,
+    /// The model in the body, or in the path.
+    Load(Option<&'a str>),
+    Unload(Option<&'a str>),
+    Upload(&'a str),
+}
+
+/// The control request of a path, with the methods that it takes; `None` where a path is not about
+/// the server.
+fn find(path: &str) -> Option<(Control<'_>, &'static str)> {
+    const GET: &str = "GET, HEAD";
+    let of_model = |rest: &'static str| {
+        let name = path.strip_prefix("/v2/models/")?.strip_suffix(rest)?;
+        (!name.is_empty() && !name.contains('/')).then_some(name)
+    };
+    let of_repository = |rest: &'static str| {
+        let name = path
+            .strip_prefix("/v2/repository/models/")?
+            .strip_suffix(rest)?;
+        (!name.is_empty() && !name.contains('/')).then_some(name)
+    };
+    let page = |content_type, content| (Control::Page(content_type, content), GET);
+    Some(match path {
+        "/" => page("text/html; charset=utf-8", DASHBOARD),
+        "/docs" => page("text/html; charset=utf-8", API_PAGE),
+        "/openapi.json" => page("application/json", OPENAPI),
+        "/metrics" => (Control::Metrics, GET),
+        "/api/v1/stats" => (Control::Statistics, GET),
+        "/api/v1/models/load" => (Control::Load(None), "POST"),
+        "/api/v1/models/unload" => (Control::Unload(None), "POST"),
+        "/v2/repository/index" => (Control::Index, "POST"),
+        "/v2/models/stats" => (Control::ModelStatistics(None), GET),
+        _ => {
+            if let Some(name) = of_repository("/load") {
+                (Control::Load(Some(name)), "POST")
+            } else if let Some(name) = of_repository("/unload") {
+                (Control::Unload(Some(name)), "POST")
+            } else if let Some(name) = of_model("/stats") {
+                (Control::ModelStatistics(Some(name)), GET)
+            } else if let Some(name) = of_model("/config") {
+                (Control::ModelConfig(name), GET)
+            } else if let Some(name) = path.strip_prefix("/api/v1/models/") {
+                (Control::Upload(name), "PUT")
+            } else {
+                return None;
+            }
+        }
+    })
+}
+
+/// The methods that a path about the server takes.
+pub(super) fn allowed(path: &str) -> Option<&'static str> {
+    find(path).map(|(_, methods)| methods)
+}
+
+/// What a request asks for, if it is about the server.
+///
+/// # Errors
+/// 405 for a method that the path does not take.
+pub(super) fn control<'a>(method: &Method, path: &'a str) -> Result<Option<Control<'a>>, Problem> {
+    let bare = path.split('?').next().unwrap_or_default();
+    if let Some((control, methods)) = find(bare) {
+        if methods.split(", ").any(|taken| taken == method.as_str()) {
+            return Ok(Some(control));
+        }
+        let detail = format!("{bare} takes {methods}, not {method}");
+        return Err(Problem::new(405, "LETHE-METHOD", detail));
+    }
+    Ok(Some(match route(method.as_str(), path)? {
+        Route::Health => Control::Health,
+        Route::Live => Control::Live,
+        Route::Ready => Control::Ready,
+        Route::Models => Control::Models,
+        Route::ServerMetadata => Control::ServerMetadata,
+        Route::Model { name, version } => Control::Model(name, version),
+        Route::ModelReady { name, version } => Control::ModelReady(name, version),
+        Route::Infer | Route::Batch | Route::ModelInfer { .. } => return Ok(None),
+    }))
+}
+
+/// Answers a request about the server.
+pub(super) async fn respond(
+    server: &Arc<Server>,
+    head: &Head,
+    control: Control<'_>,
+    body: Body,
+    coding: Option<Coding>,
+) -> Result<Response, Problem> {
+    // What everybody may see.
+    let answer = match &control {
+        Control::Page(content_type, content) => return Ok(page(content_type, content, coding)),
+        Control::Health => health(server),
+        Control::Live => live(),
+        Control::Ready => ready(server.is_ready()),
+        _ => answer(server, head, control, body).await?,
+    };
+    Ok(body::http(answer, coding))
+}
+
+fn page(content_type: &'static str, content: &'static str, coding: Option<Coding>) -> Response {
+    let answer = Answer {
+        status: 200,
+        content_type: content_type.into(),
+        json_bytes: None,
+        body: content.into(),
+    };
+    let mut response = body::http(answer, coding);
+    let policy = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; \
+                  connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; \
+                  frame-ancestors 'none'";
+    let headers = response.headers_mut();
+    headers.insert(
+        header::CONTENT_SECURITY_POLICY,
+        HeaderValue::from_static(policy),
+    );
+    headers.insert(
+        header::X_CONTENT_TYPE_OPTIONS,
+        HeaderValue::from_static("nosniff"),
+    );
+    headers.insert(
+        header::REFERRER_POLICY,
+        HeaderValue::from_static("no-referrer"),
+    );
+    response
+}
+
+async fn answer(
+    server: &Arc<Server>,
+    head: &Head,
+    control: Control<'_>,
+    body: Body,
+) -> Result<Answer, Problem> {
+    let caller = server.access.caller(&head.headers)?;
+    let answer = match control {
+        Control::Page(..) | Control::Health | Control::Live | Control::Ready => {
+            unreachable!("answered without a key")
+        }
+        Control::Models => json_answer(&json!({ "models": models(server, &caller) })),
+        Control::Statistics => json_answer(&server.figures.json(
+            caller.sees(),
+            &server.repository,
+            &server.admission,
+        )),
+        Control::Metrics => {
+            caller.check_admin()?;
+            let text = figures::prometheus(&server.figures, &server.repository, &server.admission);
+            Answer {
+                content_type: "application/openmetrics-text; version=1.0.0; charset=utf-8".into(),
+                ..Answer::json(text)
+            }
+        }
+        Control::ServerMetadata => server_metadata(EXTENSIONS),
+        Control::Model(name, version) => {
+            let model = server.model(&caller, Some(&name)).await?;
+            check_version(&name, version.as_deref())?;
+            model_metadata(model.info())
+        }
+        Control::ModelReady(name, version) => {
+            let model = server.model(&caller, Some(&name)).await?;
+            check_version(&name, version.as_deref())?;
+            model_ready(&model.info().name)
+        }
+        Control::ModelConfig(name) => {
+            let model = server.model(&caller, Some(name)).await?;
+            json_answer(&description::config(model.info()))
+        }
+        Control::ModelStatistics(name) => {
+            if let Some(name) = name {
+                server.model(&caller, Some(name)).await?;
+            }
+            json_answer(&server.figures.model_stats(name, &caller))
+        }
+        Control::Index => {
+            let wanted = read_index_request(body).await?;
+            let listed = seen(server, &caller);
+            let listed = listed.filter(|listed| !wanted.ready || listed.loaded.is_some());
+            json_answer(&listed.map(|listed| description::index(&listed)).collect())
+        }
+        Control::Load(name) => {
+            caller.check_admin()?;
+            let name = named(name, body).await?;
+            let loading = server.clone();
+            let loaded = blocking(move || loading.repository.load(&name)).await?;
+            json_answer(
+                &json!({ "model": loaded.info().name, "state": "READY", "sha256": loaded.sha256(), "load_us": loaded.load_us }),
+            )
+        }
+        Control::Unload(name) => {
+            caller.check_admin()?;
+            let name = named(name, body).await?;
+            server.repository.unload(&name)?;
+            json_answer(&json!({ "model": name, "state": "UNAVAILABLE" }))
+        }
+        Control::Upload(name) => {
+            caller.check_admin()?;
+            if !server.settings.enable_upload {
+                let detail = "models are not taken over HTTP: see the setting enable_upload";
+                return Err(Problem::new(403, "LETHE-FORBIDDEN", detail));
+            }
+            let model = body::read(body, server.settings.max_model_bytes).await?;
+            let (loading, name) = (server.clone(), name.to_owned());
+            let loaded = blocking(move || loading.repository.upload(&name, &model)).await?;
+            json_answer(
+                &json!({ "model": loaded.info().name, "state": "READY", "sha256": loaded.sha256(), "load_us": loaded.load_us }),
+            )
+        }
+    };
+    Ok(answer)
+}
+
+/// Does what takes its time on a thread that may block.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Problem> + Send + 'static,
+) -> Result<T, Problem> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.unwrap_or_else(|_| {
+        Err(Problem::new(
+            500,
+            "LETHE-INTERNAL",
+            "it could not be carried out",
+        ))
+    })
+}
+
+fn json_answer(value: &Value) -> Answer {
+    Answer::json(value.to_string())
+}
+
+fn health(server: &Server) -> Answer {
+    let is_ready = server.is_ready();
+    let loaded = server
+        .repository
+        .list()
+        .iter()
+        .filter(|listed| listed.loaded.is_some())
+        .count();
+    let answer = json_answer(&json!({
+        "status": if is_ready { "ok" } else { "draining" },
+        "live": true,
+        "ready": is_ready,
+        "version": env!("CARGO_PKG_VERSION"),
+        "models_loaded": loaded,
+        "uptime_s": server.figures.uptime().as_secs(),
+    }));
+    Answer {
+        status: if is_ready { 200 } else { 503 },
+        ..answer
+    }
+}
+
+/// The models that a tenant may use.
+fn seen(server: &Server, caller: &Caller) -> impl Iterator<Item = Listed> {
+    let limits = caller.limits.clone();
+    let all = server.repository.list().into_iter();
+    all.filter(move |listed| limits.allows_model(&listed.name))
+}
+
+fn models(server: &Server, caller: &Caller) -> Vec<Value> {
+    seen(server, caller)
+        .map(|listed| description::model(&listed))
+        .collect()
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct IndexRequest {
+    ready: bool,
+}
+
+async fn read_index_request(body: Body) -> Result<IndexRequest, Problem> {
+    let body = body::read(body, CONTROL_BODY_BYTES).await?;
+    if body.is_empty() {
+        return Ok(IndexRequest::default());
+    }
+    serde_json::from_slice(&body).map_err(|error| not_understood(&error))
+}
+
+/// The model to load or unload: in the path, or in the body.
+async fn named(in_path: Option<&str>, body: Body) -> Result<String, Problem> {
+    #[derive(Deserialize)]
+    struct Named {
+        model: String,
+    }
+    let body = body::read(body, CONTROL_BODY_BYTES).await?;
+    if let Some(name) = in_path {
+        return Ok(name.to_owned());
+    }
+    let named: Named = serde_json::from_slice(&body).map_err(|error| not_understood(&error))?;
+    Ok(named.model)
+}
+
+fn not_understood(error: &serde_json::Error) -> Problem {
+    Problem::not_understood(
+        "LETHE-JSON",
+        format!("not the JSON that is expected: {error}"),
+    )
+}

@@ -1,0 +1,369 @@
+//! What a server counts: requests, latencies, bytes; by model and tenant. Never what was in them.
+
+mod latencies;
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::registry::Registry;
+use serde_json::{Value, json};
+
+use self::latencies::Latencies;
+use super::access::Caller;
+use super::repository::Repository;
+use crate::tenants::Admission;
+
+/// How a request ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Outcome {
+    /// Answered.
+    Good,
+    /// The request was wrong.
+    Wrong,
+    /// It was turned away: limits, overload.
+    Refused,
+    /// The server failed.
+    Failed,
+}
+
+impl Outcome {
+    pub(super) fn of(status: u16) -> Self {
+        match status {
+            0..400 => Self::Good,
+            429 | 503 => Self::Refused,
+            400..500 => Self::Wrong,
+            _ => Self::Failed,
+        }
+    }
+
+    /// Its name in the audit trail and the metrics.
+    pub(super) fn name(self) -> &'static str {
+        ["good", "wrong", "refused", "failed"][self as usize]
+    }
+}
+
+const OUTCOMES: [Outcome; 4] = [
+    Outcome::Good,
+    Outcome::Wrong,
+    Outcome::Refused,
+    Outcome::Failed,
+];
+
+/// One request that has ended.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Ended<'a> {
+    pub(super) model: &'a str,
+    pub(super) tenant: &'a str,
+    pub(super) status: u16,
+    /// From its head to its answer.
+    pub(super) latency: Duration,
+    /// In the engine or the sandbox.
+    pub(super) compute: Duration,
+    pub(super) request_bytes: u64,
+    pub(super) answer_bytes: u64,
+    pub(super) wiped_bytes: u64,
+}
+
+#[derive(Debug, Default)]
+struct Counts {
+    outcomes: [AtomicU64; 4],
+    latency: Latencies,
+    compute: Latencies,
+    request_bytes: AtomicU64,
+    answer_bytes: AtomicU64,
+    wiped_bytes: AtomicU64,
+}
+
+impl Counts {
+    fn add(&self, ended: &Ended<'_>) {
+        let add = |to: &AtomicU64, count| to.fetch_add(count, Ordering::Relaxed);
+        add(&self.outcomes[Outcome::of(ended.status) as usize], 1);
+        self.latency.add(ended.latency);
+        self.compute.add(ended.compute);
+        add(&self.request_bytes, ended.request_bytes);
+        add(&self.answer_bytes, ended.answer_bytes);
+        add(&self.wiped_bytes, ended.wiped_bytes);
+    }
+
+    fn json(&self) -> Value {
+        let read = |from: &AtomicU64| from.load(Ordering::Relaxed);
+        let outcomes = OUTCOMES.map(|o| (o.name(), read(&self.outcomes[o as usize])));
+        json!({
+            "requests": outcomes.into_iter().collect::<HashMap<_, _>>(),
+            "latency_us": self.latency.json(),
+            "compute_us": self.compute.json(),
+            "request_bytes": read(&self.request_bytes),
+            "answer_bytes": read(&self.answer_bytes),
+            "wiped_bytes": read(&self.wiped_bytes),
+        })
+    }
+}
+
+/// Model and tenant.
+type Pair = (Box<str>, Box<str>);
+
+/// The figures of a server since it started.
+#[derive(Debug)]
+pub(super) struct Figures {
+    started: Instant,
+    total: Counts,
+    pairs: RwLock<HashMap<Pair, Arc<Counts>>>,
+}
+
+/// More pairs of model and tenant than are counted one by one: names come from requests only once
+/// they are known, but tenants of tokens are as many as their issuer likes.
+const MOST_PAIRS: usize = 4096;
+
+impl Figures {
+    pub(super) fn new() -> Self {
+        Self {
+            started: Instant::now(),
+            total: Counts::default(),
+            pairs: RwLock::default(),
+        }
+    }
+
+    pub(super) fn uptime(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    /// Counts a request that has ended.
+    pub(super) fn add(&self, ended: &Ended<'_>) {
+        self.total.add(ended);
+        let pair: Pair = (ended.model.into(), ended.tenant.into());
+        let pairs = self.pairs.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(counts) = pairs.get(&pair) {
+            return counts.add(ended);
+        }
+        drop(pairs);
+        let mut pairs = self.pairs.write().unwrap_or_else(PoisonError::into_inner);
+        let pair = match pairs.len() < MOST_PAIRS {
+            true => pair,
+            false => ("other".into(), "other".into()),
+        };
+        pairs.entry(pair).or_default().add(ended);
+    }
+
+    /// Pairs of model and tenant, in the order of their names.
+    fn pairs(&self) -> Vec<(Pair, Arc<Counts>)> {
+        let pairs = self.pairs.read().unwrap_or_else(PoisonError::into_inner);
+        let mut all: Vec<_> = pairs
+            .iter()
+            .map(|(pair, c)| (pair.clone(), c.clone()))
+            .collect();
+        all.sort_by(|a, b| a.0.cmp(&b.0));
+        all
+    }
+
+    /// The statistics of Triton's protocol: of one model or of all, as far as a caller sees them.
+    pub(super) fn model_stats(&self, model: Option<&str>, caller: &Caller) -> Value {
+        let mut by_model: BTreeMap<Box<str>, [u64; 4]> = BTreeMap::new();
+        for ((name, tenant), counts) in self.pairs() {
+            let is_wanted = model.is_none_or(|model| *model == *name)
+                && caller.sees().is_none_or(|seen| *seen == *tenant);
+            if is_wanted {
+                let read = |from: &AtomicU64| from.load(Ordering::Relaxed);
+                let all: u64 = counts.outcomes.iter().map(read).sum();
+                let good = read(&counts.outcomes[Outcome::Good as usize]);
+                let sums = by_model.entry(name).or_default();
+                let more = [
+                    good,
+                    all - good,
+                    counts.latency.sum_us(),
+                    counts.compute.sum_us(),
+                ];
+                for (sum, more) in sums.iter_mut().zip(more) {
+                    *sum += more;
+                }
+            }
+        }
+        let stats = by_model
+            .iter()
+            .map(|(name, [good, bad, latency_us, compute_us])| {
+                let time = |count: &u64, us: &u64| json!({ "count": count, "ns": us * 1000 });
+                json!({
+                    "name": name, "version": "1", "inference_count": good, "execution_count": good,
+                    "inference_stats": {
+                        "success": time(good, latency_us), "fail": time(bad, &0),
+                        "queue": time(good, &latency_us.saturating_sub(*compute_us)),
+                        "compute_infer": time(good, compute_us),
+                        "compute_input": time(good, &0), "compute_output": time(good, &0),
+                    },
+                })
+            });
+        json!({ "model_stats": stats.collect::<Vec<_>>() })
+    }
+
+    /// The figures as JSON: all of them, or those of one tenant.
+    pub(super) fn json(
+        &self,
+        tenant: Option<&str>,
+        repository: &Repository,
+        admission: &Admission,
+    ) -> Value {
+        let pairs: Vec<Value> = self
+            .pairs()
+            .iter()
+            .filter(|((_, of), _)| tenant.is_none_or(|tenant| tenant == &**of))
+            .map(|((model, tenant), counts)| {
+                let mut entry = counts.json();
+                entry["model"] = json!(model);
+                entry["tenant"] = json!(tenant);
+                entry
+            })
+            .collect();
+        let mut all = json!({
+            "version": env!("CARGO_PKG_VERSION"),
+            "uptime_s": self.uptime().as_secs_f64(),
+            "by_model_and_tenant": pairs,
+        });
+        if tenant.is_none() {
+            let models = repository.list().into_iter().map(|listed| {
+                let (shared, instance) =
+                    listed.loaded.as_ref().map_or((0, 0), |l| l.memory_bytes());
+                json!({
+                    "name": listed.name, "state": listed.state,
+                    "image_bytes": shared, "instance_bytes": instance,
+                })
+            });
+            let gate = admission.stats();
+            let (resident, peak) = resident_bytes();
+            all["total"] = self.total.json();
+            all["models"] = models.collect();
+            all["pool"] = json!({ "running": gate.running, "waiting": gate.waiting });
+            all["memory"] = json!({ "resident_bytes": resident, "peak_bytes": peak });
+        }
+        all
+    }
+}
+
+/// Memory of this process that is resident, now and at its most.
+fn resident_bytes() -> (u64, u64) {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let field = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name));
+        let kib = line.and_then(|line| line.trim().split(' ').next()?.parse::<u64>().ok());
+        kib.unwrap_or(0) << 10
+    };
+    (field("VmRSS:"), field("VmHWM:"))
+}
+
+/// The figures in Prometheus' text form.
+pub(super) fn prometheus(
+    figures: &Arc<Figures>,
+    repository: &Repository,
+    admission: &Admission,
+) -> String {
+    let mut registry = Registry::with_prefix("lethe");
+    let gate = admission.stats();
+    let loaded = repository
+        .list()
+        .iter()
+        .filter(|listed| listed.loaded.is_some())
+        .count();
+    registry.register_collector(Box::new(Exported {
+        figures: figures.clone(),
+        gauges: [
+            ("running_requests", "Requests that run", gate.running as u64),
+            (
+                "waiting_requests",
+                "Requests that wait for their turn",
+                gate.waiting as u64,
+            ),
+            ("loaded_models", "Models that are loaded", loaded as u64),
+            (
+                "resident_memory_bytes",
+                "Memory that is resident",
+                resident_bytes().0,
+            ),
+            (
+                "uptime_seconds",
+                "Time since the start",
+                figures.uptime().as_secs(),
+            ),
+        ],
+    }));
+    let mut text = String::new();
+    prometheus_client::encoding::text::encode(&mut text, &registry)
+        .expect("writing to memory succeeds");
+    text
+}
+
+#[derive(Debug)]
+struct Exported {
+    figures: Arc<Figures>,
+    gauges: [(&'static str, &'static str, u64); 5],
+}
+
+impl Collector for Exported {
+    fn encode(&self, mut to: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        for (name, help, value) in self.gauges {
+            to.encode_descriptor(name, help, None, MetricType::Gauge)?
+                .encode_gauge(&value)?;
+        }
+        let pairs = self.figures.pairs();
+        let labels =
+            |(model, tenant): &Pair| [("model", model.to_string()), ("tenant", tenant.to_string())];
+        let mut requests = to.encode_descriptor(
+            "requests",
+            "Requests that have ended",
+            None,
+            MetricType::Counter,
+        )?;
+        for (pair, counts) in &pairs {
+            for outcome in OUTCOMES {
+                let [model, tenant] = labels(pair);
+                let labels = [model, tenant, ("outcome", outcome.name().into())];
+                let count = counts.outcomes[outcome as usize].load(Ordering::Relaxed);
+                requests
+                    .encode_family(&labels)?
+                    .encode_counter::<NoLabelSet, _, f64>(&count, None)?;
+            }
+        }
+        let bytes: [(&str, &str, fn(&Counts) -> &AtomicU64); 3] = [
+            ("request_bytes", "Bytes of bodies of requests", |c| {
+                &c.request_bytes
+            }),
+            ("answer_bytes", "Bytes of bodies of answers", |c| {
+                &c.answer_bytes
+            }),
+            ("wiped_bytes", "Bytes of instances that were wiped", |c| {
+                &c.wiped_bytes
+            }),
+        ];
+        for (name, help, of) in bytes {
+            let mut metric = to.encode_descriptor(name, help, None, MetricType::Counter)?;
+            for (pair, counts) in &pairs {
+                let count = of(counts).load(Ordering::Relaxed);
+                metric
+                    .encode_family(&labels(pair))?
+                    .encode_counter::<NoLabelSet, _, f64>(&count, None)?;
+            }
+        }
+        let times: [(&str, &str, fn(&Counts) -> &Latencies); 2] = [
+            (
+                "request_seconds",
+                "From the head of a request to its answer",
+                |c| &c.latency,
+            ),
+            ("compute_seconds", "In the engine or the sandbox", |c| {
+                &c.compute
+            }),
+        ];
+        for (name, help, of) in times {
+            let mut metric = to.encode_descriptor(name, help, None, MetricType::Histogram)?;
+            for (pair, counts) in &pairs {
+                let (sum, count, buckets) = of(counts).prometheus();
+                metric
+                    .encode_family(&labels(pair))?
+                    .encode_histogram::<NoLabelSet>(sum, count, &buckets, None)?;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,162 @@
+//! Tensors as gRPC messages have them, both ways.
+
+use bytes::Bytes;
+use lethe_engine::{DataType, Tensor, Value};
+use lethe_server::Problem;
+use lethe_server::octets::{Octets, size_bytes, write_tensor};
+
+use super::messages::{Contents, InferTensor, ModelInferRequest};
+
+/// The named inputs of a request: all of them raw, or each with its contents.
+///
+/// # Errors
+/// 422 where datatype, shape and elements do not fit each other.
+pub(super) fn inputs(request: ModelInferRequest) -> Result<Vec<(String, Value)>, Problem> {
+    let raw = request.raw_input_contents;
+    if !raw.is_empty() && raw.len() != request.inputs.len() {
+        let detail = format!(
+            "raw_input_contents: expected {} entries, one an input, found {}",
+            request.inputs.len(),
+            raw.len()
+        );
+        return Err(Problem::new(422, "LETHE-INPUT-DATA", detail));
+    }
+    let mut raw = raw.into_iter();
+    let inputs = request.inputs.into_iter().map(|input| {
+        let name = input.name;
+        let wrong = |code, expected: &str, found: String| {
+            Problem::wrong_input(code, &name, expected, found)
+        };
+        let data_type = DataType::from_protocol_name(&input.datatype).ok_or_else(|| {
+            let expected = "a datatype of the Open Inference Protocol";
+            wrong(
+                "LETHE-INPUT-TYPE",
+                expected,
+                format!("{:?}", input.datatype),
+            )
+        })?;
+        let shape: Result<Vec<usize>, _> = input.shape.iter().map(|&d| d.try_into()).collect();
+        let shape = shape.map_err(|_| {
+            wrong(
+                "LETHE-INPUT-SHAPE",
+                "sizes of 0 or more",
+                format!("{:?}", input.shape),
+            )
+        })?;
+        let bytes = match (raw.next(), input.contents) {
+            (Some(_), Some(_)) => {
+                let found = "both contents and raw_input_contents".to_owned();
+                return Err(wrong("LETHE-INPUT-DATA", "one of them", found));
+            }
+            (Some(raw), None) => raw,
+            (None, contents) => {
+                little_endian(contents.unwrap_or_default(), data_type).map_err(|found| {
+                    let expected = format!("elements of {}", input.datatype);
+                    wrong("LETHE-INPUT-DATA", &expected, found)
+                })?
+            }
+        };
+        let tensor = Octets::new(&bytes, Some(&bytes)).into_tensor(data_type, &shape);
+        let tensor =
+            tensor.map_err(|(expected, found)| wrong("LETHE-INPUT-DATA", &expected, found))?;
+        Ok((name, Value::Tensor(tensor)))
+    });
+    inputs.collect()
+}
+
+/// The elements of the list that a datatype uses, as raw bytes; other lists are not looked at, so
+/// that a tensor in the wrong one has too few elements.
+///
+/// # Errors
+/// The first element that the datatype cannot hold.
+fn little_endian(contents: Contents, data_type: DataType) -> Result<Bytes, String> {
+    use DataType::{
+        Bool, Float32, Float64, Int8, Int16, Int32, Int64, Uint8, Uint16, Uint32, Uint64,
+    };
+    macro_rules! bytes {
+        ($list:expr, $type:ty) => {{
+            let mut bytes = Vec::with_capacity($list.len() * size_of::<$type>());
+            for element in $list {
+                let narrow = <$type>::try_from(element).map_err(|_| element.to_string())?;
+                bytes.extend_from_slice(&narrow.to_le_bytes());
+            }
+            bytes
+        }};
+    }
+    let bytes = match data_type {
+        Bool => bytes!(contents.bools, u8),
+        Int8 => bytes!(contents.ints, i8),
+        Int16 => bytes!(contents.ints, i16),
+        Int32 => bytes!(contents.ints, i32),
+        Int64 => bytes!(contents.int64s, i64),
+        Uint8 => bytes!(contents.uints, u8),
+        Uint16 => bytes!(contents.uints, u16),
+        Uint32 => bytes!(contents.uints, u32),
+        Uint64 => bytes!(contents.uint64s, u64),
+        Float32 => bytes!(contents.fp32s, f32),
+        Float64 => bytes!(contents.fp64s, f64),
+        DataType::String => {
+            let texts = contents.bytes.iter();
+            let with_lengths = texts.flat_map(|text| {
+                let len = (text.len() as u32).to_le_bytes();
+                len.into_iter().chain(text.iter().copied())
+            });
+            with_lengths.collect()
+        }
+        // Their elements are always raw.
+        _ => Vec::new(),
+    };
+    Ok(bytes.into())
+}
+
+/// The outputs that are wanted, all of them where none is named, with their elements as raw bytes.
+///
+/// # Errors
+/// 422 for an output that is not there, or is no tensor.
+pub(super) fn outputs(
+    mut outputs: Vec<(String, Value)>,
+    wanted: &[String],
+) -> Result<(Vec<InferTensor>, Vec<Bytes>), Problem> {
+    if !wanted.is_empty() {
+        if let Some(name) = wanted
+            .iter()
+            .find(|name| !outputs.iter().any(|(o, _)| o == *name))
+        {
+            let detail = format!("unknown output {name:?}");
+            return Err(Problem::new(422, "LETHE-OUTPUT-UNKNOWN", detail));
+        }
+        outputs.retain(|(name, _)| wanted.contains(name));
+    }
+    let tensors = outputs.into_iter().map(|(name, value)| match value {
+        Value::Tensor(tensor) => Ok(output(name, &tensor)),
+        other => {
+            let detail = format!(
+                "output {name:?} is a {}: gRPC has tensors only",
+                other.kind()
+            );
+            Err(Problem::new(422, "LETHE-OUTPUT-KIND", detail))
+        }
+    });
+    tensors.collect()
+}
+
+fn output(name: String, tensor: &Tensor) -> (InferTensor, Bytes) {
+    let mut bytes = Vec::with_capacity(size_bytes(tensor));
+    write_tensor(&mut bytes, tensor);
+    let output = InferTensor {
+        name,
+        datatype: tensor.data_type().protocol_name().into(),
+        shape: tensor.shape().iter().map(|&size| size as i64).collect(),
+        ..InferTensor::default()
+    };
+    (output, bytes.into())
+}
+
+/// Triton's number of a datatype (`model_config.proto`), 0 for one that it does not have.
+pub(super) fn configured_type(name: &str) -> i32 {
+    const NAMES: [&str; 15] = [
+        "", "BOOL", "UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64",
+        "FP16", "FP32", "FP64", "BYTES", "BF16",
+    ];
+    NAMES.iter().position(|known| *known == name).unwrap_or(0) as i32
+}

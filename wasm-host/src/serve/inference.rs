@@ -1,0 +1,350 @@
+//! Requests that run a model.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::http::header;
+use futures_util::future::BoxFuture;
+use futures_util::{FutureExt, StreamExt, stream};
+use lethe_engine::Value;
+use lethe_server::handler::{
+    INFER, JSON_BYTES, Route, batch, check_version, json_bytes, query_value, route,
+};
+use lethe_server::{Problem, Request, Response as Answer};
+use serde::Deserialize;
+use tokio::time::Instant;
+use zeroize::Zeroizing;
+
+use super::access::Caller;
+use super::body::{self, Coding};
+use super::loaded::Loaded;
+use super::{Ended, Head, Server, refused};
+use crate::sandbox::{CallControl, CallReport};
+
+/// Requests of one batch that run at the same time.
+const BATCH_WIDTH: usize = 4;
+
+/// A request for inference with its body.
+pub(super) struct Ask {
+    pub(super) path: String,
+    pub(super) content_type: Option<String>,
+    pub(super) accept: Option<String>,
+    pub(super) json_bytes: Option<u64>,
+    pub(super) body: Zeroizing<Vec<u8>>,
+}
+
+impl Ask {
+    /// As a client would post it.
+    pub(super) fn json(body: Vec<u8>) -> Self {
+        Self {
+            path: INFER.into(),
+            content_type: Some("application/json".into()),
+            accept: None,
+            json_bytes: None,
+            body: Zeroizing::new(body),
+        }
+    }
+
+    fn request(&self) -> Request<'_> {
+        Request {
+            method: "POST",
+            path: &self.path,
+            content_type: self.content_type.as_deref(),
+            accept: self.accept.as_deref(),
+            json_bytes: self.json_bytes,
+            body: &self.body,
+        }
+    }
+}
+
+/// Answers what [`super::control`] does not.
+pub(super) async fn respond(
+    server: &Arc<Server>,
+    head: &Head,
+    body: Body,
+) -> Result<Answer, Problem> {
+    let route = route(head.method.as_str(), head.path())?;
+    let caller = server.access.caller(&head.headers)?;
+    let deadline = head.begun + server.settings.request_timeout;
+    let limit = server.settings.request_timeout;
+    let answer = async {
+        let ask = read(server, &caller, head, body).await?;
+        match &route {
+            Route::Batch => answer_batch(server, &caller, &ask, deadline).await,
+            route => {
+                let name = model_name(server, route, &ask)?.map(Cow::into_owned);
+                server.infer(&caller, name.as_deref(), ask, deadline).await
+            }
+        }
+    };
+    // Dropping the future tells the run to stop.
+    match tokio::time::timeout_at(deadline, answer).await {
+        Ok(answer) => answer,
+        Err(_) => {
+            let detail = format!("the request took longer than {limit:?}");
+            Err(Problem::new(504, "LETHE-DEADLINE", detail))
+        }
+    }
+}
+
+async fn read(server: &Server, caller: &Caller, head: &Head, from: Body) -> Result<Ask, Problem> {
+    let limit_bytes = server.settings.max_body_bytes.min(caller.limits.body_bytes);
+    let coding = Coding::of_request(&head.headers)?;
+    let mut body = body::read(from, limit_bytes).await?;
+    if let Some(coding) = coding {
+        let packed = body;
+        let unpacked =
+            tokio::task::spawn_blocking(move || coding.decompress(&packed, limit_bytes)).await;
+        body = unpacked.map_err(|_| not_carried_out())??;
+    }
+    Ok(Ask {
+        path: head.path().to_owned(),
+        content_type: head.text(header::CONTENT_TYPE).map(str::to_owned),
+        accept: head.text(header::ACCEPT).map(str::to_owned),
+        json_bytes: head.text(JSON_BYTES).map(json_bytes).transpose()?,
+        body,
+    })
+}
+
+/// The model that a request names: in its path, its query or its body; `None` where it names none,
+/// which a guest explains.
+fn model_name<'a>(
+    server: &Server,
+    route: &Route<'a>,
+    ask: &'a Ask,
+) -> Result<Option<Cow<'a, str>>, Problem> {
+    /// The one field of a request that the host looks at.
+    #[derive(Deserialize)]
+    struct Named<'a> {
+        #[serde(borrow)]
+        model: Cow<'a, str>,
+    }
+    if let Route::ModelInfer { name, version } = route {
+        check_version(name, version.as_deref())?;
+        return Ok(Some(name.clone()));
+    }
+    if let Some(name) = query_value(&ask.path, "model")? {
+        return Ok(Some(name));
+    }
+    if server.repository.only().is_some() {
+        return Ok(None);
+    }
+    let json = match ask.json_bytes {
+        Some(len) => ask.body.get(..len as usize).unwrap_or_default(),
+        None => &ask.body,
+    };
+    let named = serde_json::from_slice::<Named<'_>>(json).ok();
+    Ok(named.map(|named| named.model))
+}
+
+fn not_carried_out() -> Problem {
+    Problem::new(
+        500,
+        "LETHE-INTERNAL",
+        "the request could not be carried out",
+    )
+}
+
+/// Raises its flag when dropped: whoever waited for the answer is gone.
+struct StopOnDrop(Arc<AtomicBool>);
+
+impl Drop for StopOnDrop {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+impl Server {
+    /// The model that the body of a request of `/api/v1/infer` names.
+    ///
+    /// # Errors
+    /// Never for JSON.
+    pub(super) fn model_in_body<'a>(&self, ask: &'a Ask) -> Result<Option<Cow<'a, str>>, Problem> {
+        model_name(self, &Route::Infer, ask)
+    }
+
+    /// The model of this name, loaded if need be, if this tenant may use it. To others it is as
+    /// unknown as one that is not there.
+    pub(super) async fn model(
+        self: &Arc<Self>,
+        caller: &Caller,
+        name: Option<&str>,
+    ) -> Result<Arc<Loaded>, Problem> {
+        let unknown = |name: &str| {
+            let names = self.repository.names();
+            let seen = names.iter().filter(|name| caller.limits.allows_model(name));
+            Problem::unknown_model(name, seen.map(String::as_str))
+        };
+        let Some(name) = name else {
+            // What names no model is answered by any, which says what is missing.
+            let any = self.repository.only().or_else(|| {
+                let names = self.repository.names();
+                names.iter().find_map(|name| self.repository.ready(name))
+            });
+            let seen = any.filter(|model| caller.limits.allows_model(&model.info().name));
+            return seen.ok_or_else(|| unknown(""));
+        };
+        if !caller.limits.allows_model(name) {
+            return Err(unknown(name));
+        }
+        if let Some(loaded) = self.repository.ready(name) {
+            return Ok(loaded);
+        }
+        let (server, owned) = (self.clone(), name.to_owned());
+        let loaded = tokio::task::spawn_blocking(move || server.repository.get(&owned)).await;
+        let loaded = loaded.map_err(|_| not_carried_out())?;
+        // The list of names is for this tenant's eyes.
+        loaded.map_err(|problem| match problem.status {
+            404 => unknown(name),
+            _ => problem,
+        })
+    }
+
+    /// Answers a request by the model of this name.
+    pub(super) async fn infer(
+        self: &Arc<Self>,
+        caller: &Caller,
+        name: Option<&str>,
+        ask: Ask,
+        deadline: Instant,
+    ) -> Result<Answer, Problem> {
+        let begun = Instant::now();
+        let request_bytes = ask.body.len() as u64;
+        let model = self.model(caller, name).await?;
+        let ran = self
+            .run(caller, &model, deadline, move |model, control| {
+                model.answer(&ask.request(), control)
+            })
+            .await;
+        let (status, answer_bytes, report) = match &ran {
+            Ok((answer, report)) => (answer.status, answer.body.len() as u64, *report),
+            Err(problem) => (problem.status, 0, CallReport::default()),
+        };
+        self.ended(
+            caller,
+            &model,
+            begun,
+            status,
+            request_bytes,
+            answer_bytes,
+            report,
+        );
+        let (answer, _) = ran?;
+        if answer.status == 404 && name.is_none() {
+            // The body named another model than the only one.
+            tracing::trace!("an unknown model was asked for");
+        }
+        Ok(answer)
+    }
+
+    /// Runs a model on tensors.
+    pub(super) async fn infer_values(
+        self: &Arc<Self>,
+        caller: &Caller,
+        name: &str,
+        inputs: Vec<(String, Value)>,
+        request_bytes: u64,
+        deadline: Instant,
+    ) -> Result<Vec<(String, Value)>, Problem> {
+        let begun = Instant::now();
+        let model = self.model(caller, Some(name)).await?;
+        let ran = self
+            .run(caller, &model, deadline, move |model, control| {
+                model.run(inputs, control)
+            })
+            .await;
+        let (status, report) = match &ran {
+            Ok((Ok(_), report)) => (200, *report),
+            Ok((Err(problem), report)) => (problem.status, *report),
+            Err(problem) => (problem.status, CallReport::default()),
+        };
+        self.ended(caller, &model, begun, status, request_bytes, 0, report);
+        ran?.0
+    }
+
+    /// Waits for a turn and runs `work` on a thread that may block. If this future is dropped, the
+    /// run is told to stop; its turn ends when it does.
+    async fn run<T: Send + 'static>(
+        self: &Arc<Self>,
+        caller: &Caller,
+        model: &Arc<Loaded>,
+        deadline: Instant,
+        work: impl FnOnce(&Loaded, &CallControl) -> T + Send + 'static,
+    ) -> Result<T, Problem> {
+        let permit = self.admission.enter(&caller.tenant, deadline).await;
+        let permit = permit.map_err(refused)?;
+        let longest = Duration::from_millis(caller.limits.compute_ms);
+        let stop = StopOnDrop(Arc::default());
+        let control = CallControl {
+            deadline: Some(deadline.min(Instant::now() + longest).into_std()),
+            memory_bytes: Some(usize::try_from(caller.limits.memory_bytes).unwrap_or(usize::MAX)),
+            stop: stop.0.clone(),
+        };
+        let model = model.clone();
+        let ran = tokio::task::spawn_blocking(move || {
+            let ran = work(&model, &control);
+            drop(permit);
+            ran
+        });
+        ran.await.map_err(|_| not_carried_out())
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "what is counted of a request")]
+    fn ended(
+        &self,
+        caller: &Caller,
+        model: &Loaded,
+        begun: Instant,
+        status: u16,
+        request_bytes: u64,
+        answer_bytes: u64,
+        report: CallReport,
+    ) {
+        self.figures.add(&Ended {
+            model: &model.info().name,
+            tenant: &caller.tenant,
+            status,
+            latency: begun.elapsed(),
+            compute: report.elapsed,
+            request_bytes,
+            answer_bytes,
+            wiped_bytes: report.wiped.overwritten_bytes + report.wiped.returned_bytes,
+        });
+    }
+}
+
+/// Each request of a batch in an instance of its own, some at the same time, answers in order.
+async fn answer_batch(
+    server: &Arc<Server>,
+    caller: &Caller,
+    ask: &Ask,
+    deadline: Instant,
+) -> Result<Answer, Problem> {
+    lethe_server::handler::check_body(
+        ask.content_type.as_deref(),
+        ask.body.len() as u64,
+        u64::MAX,
+    )?;
+    let requests = batch::requests(&ask.body)?;
+    let items: Vec<BoxFuture<'static, _>> = requests
+        .into_iter()
+        .map(|text| {
+            let item = Ask::json(text.get().as_bytes().to_vec());
+            let (server, caller) = (server.clone(), caller.clone());
+            async move {
+                let name = server.model_in_body(&item)?.map(Cow::into_owned);
+                server.infer(&caller, name.as_deref(), item, deadline).await
+            }
+            .boxed()
+        })
+        .collect();
+    let mut answers = stream::iter(items).buffered(BATCH_WIDTH);
+    let mut responses = batch::Responses::default();
+    while let Some(answer) = answers.next().await {
+        responses.push(&answer.unwrap_or_else(Answer::from).body);
+    }
+    Ok(responses.finish())
+}

@@ -1,0 +1,188 @@
+//! A loaded model: where its requests are answered.
+
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Instant, SystemTime};
+
+use bytes::Bytes;
+use lethe_engine::{Session, Value};
+use lethe_server::{Handler, Model, ModelInfo, Problem, Request, Response};
+use sha2::{Digest, Sha256};
+
+use crate::model_file::ModelFile;
+use crate::sandbox::{CallControl, CallReport, ModelSource, Sandbox, SandboxSettings};
+use crate::settings::{Isolation, RunSettings};
+
+/// How models of a server are loaded.
+#[derive(Debug, Clone)]
+pub struct Loading {
+    /// What the command line says.
+    pub run: RunSettings,
+    /// How sandboxes are made.
+    pub sandbox: SandboxSettings,
+    /// Whether graphs are rewritten.
+    pub fusion: bool,
+    /// Largest model file.
+    pub max_model_bytes: u64,
+    /// Largest body that a handler in this process takes.
+    pub max_body_bytes: u64,
+}
+
+#[derive(Debug)]
+enum Place {
+    /// In this process: no isolation.
+    Native(Handler),
+    /// Every request in a fresh instance.
+    Sandbox(Sandbox),
+}
+
+/// A model that answers.
+#[derive(Debug)]
+pub struct Loaded {
+    place: Place,
+    path: PathBuf,
+    content: Bytes,
+    sha256: OnceLock<String>,
+    /// When it was loaded.
+    pub since: SystemTime,
+    /// How long that took, in microseconds.
+    pub load_us: u64,
+    /// The turn of its last use, which says who has rested longest.
+    pub(super) last_used: AtomicU64,
+}
+
+impl Loaded {
+    /// Loads the model in a file under a name.
+    ///
+    /// # Errors
+    /// A problem that says what is wrong with it.
+    pub fn load(name: &str, path: &Path, loading: &Loading) -> Result<Self, Problem> {
+        let begun = Instant::now();
+        let refused = |error: &dyn std::fmt::Display, code: &str| Problem {
+            status: 422,
+            code: code.to_owned().into(),
+            detail: format!("model {name:?}: {error}"),
+        };
+        let file = ModelFile::open(path).map_err(|error| refused(&error, "LETHE-MODEL-FILE"))?;
+        let bytes = file.bytes().len() as u64;
+        if bytes > loading.max_model_bytes {
+            let error = format!(
+                "{bytes} bytes: the limit is {} bytes",
+                loading.max_model_bytes
+            );
+            return Err(refused(&error, "LETHE-MODEL-SIZE"));
+        }
+        let place = match loading.run.isolation.unwrap_or(Isolation::Sandbox) {
+            Isolation::None => {
+                let options = loading.run.session_options(&file);
+                let mut options = options.map_err(|error| refused(&error, "LETHE-SETTINGS"))?;
+                options.rewrite = loading.fusion;
+                let session = Session::load(file.bytes().clone(), &options)
+                    .map_err(|error| refused(&error, error.code()))?;
+                let model = Model::new(name, session);
+                Place::Native(Handler::new(vec![model], loading.max_body_bytes))
+            }
+            Isolation::Sandbox => {
+                let sandbox = ModelSource::of_file(name, &file)
+                    .and_then(|source| Sandbox::new(&source, &loading.sandbox));
+                Place::Sandbox(sandbox.map_err(|error| refused(&error, error.code()))?)
+            }
+        };
+        Ok(Self {
+            place,
+            path: path.into(),
+            content: file.bytes().clone(),
+            sha256: OnceLock::new(),
+            since: SystemTime::now(),
+            load_us: begun.elapsed().as_micros() as u64,
+            last_used: AtomicU64::new(0),
+        })
+    }
+
+    /// What it takes and gives.
+    pub fn info(&self) -> &ModelInfo {
+        match &self.place {
+            Place::Native(handler) => handler.models()[0].info(),
+            Place::Sandbox(sandbox) => sandbox.info(),
+        }
+    }
+
+    /// Whether requests get an instance of their own.
+    pub fn is_isolated(&self) -> bool {
+        matches!(self.place, Place::Sandbox(_))
+    }
+
+    /// Bytes of its file.
+    pub fn file_bytes(&self) -> u64 {
+        self.content.len() as u64
+    }
+
+    /// Bytes of memory that all instances share, and that one begins with; 0 without isolation.
+    pub fn memory_bytes(&self) -> (usize, usize) {
+        match &self.place {
+            Place::Native(_) => (0, 0),
+            Place::Sandbox(sandbox) => {
+                let (instance, shared) = sandbox.memory_bytes();
+                (shared, instance)
+            }
+        }
+    }
+
+    /// The hash of its file. Computed at the first call, which takes milliseconds for large models.
+    pub fn sha256(&self) -> &str {
+        self.sha256.get_or_init(|| {
+            let hash = Sha256::digest(&self.content);
+            hash.iter().map(|byte| format!("{byte:02x}")).collect()
+        })
+    }
+
+    /// Where it came from.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(super) fn used(&self) {
+        static TURN: AtomicU64 = AtomicU64::new(1);
+        self.last_used
+            .store(TURN.fetch_add(1, Ordering::Relaxed), Ordering::Relaxed);
+    }
+
+    /// Answers an HTTP request for inference.
+    pub fn answer(&self, request: &Request<'_>, control: &CallControl) -> (Response, CallReport) {
+        match &self.place {
+            Place::Native(handler) => {
+                let begun = Instant::now();
+                let response = handler.handle_until(request, Some(&control.stop));
+                (response, report_since(begun))
+            }
+            Place::Sandbox(sandbox) => sandbox.handle_controlled(request, control),
+        }
+    }
+
+    /// Runs the model on named inputs.
+    ///
+    /// # Errors
+    /// When they do not fit it, or the run is ended.
+    pub fn run(
+        &self,
+        inputs: Vec<(String, Value)>,
+        control: &CallControl,
+    ) -> (Result<Vec<(String, Value)>, Problem>, CallReport) {
+        match &self.place {
+            Place::Native(handler) => {
+                let begun = Instant::now();
+                let outputs = handler.models()[0].run(&inputs, None, Some(&control.stop));
+                (outputs, report_since(begun))
+            }
+            Place::Sandbox(sandbox) => sandbox.run_controlled(inputs, control),
+        }
+    }
+}
+
+fn report_since(begun: Instant) -> CallReport {
+    CallReport {
+        elapsed: begun.elapsed(),
+        ..CallReport::default()
+    }
+}

@@ -1,0 +1,304 @@
+//! Requests over a WebSocket: `WS /api/v1/stream`.
+//!
+//! ```text
+//! client ► {"model", "inputs", …, "id": "a"}     an inference request
+//!          {"requests": […], "id": "b"}          a batch
+//!          {"cancel": "b"}                       ends a request of that name
+//! server ► {"id": "a", "final": true, "result": answer}
+//!          {"id": "b", "final": false, "index": 0, "result": answer}   as each is ready
+//!          {"id": "b", "final": true}
+//!          {"id": "a", "final": true, "error": problem}
+//! ```
+//!
+//! [`MOST_IN_FLIGHT`] requests of a connection run or wait at the same time; beyond, no more is
+//! read until one has ended, so that a client which floods fills its own socket and nothing else.
+//! Every request has an instance of its own, as over HTTP.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade, close_code};
+use axum::http::HeaderMap;
+use axum::response::{IntoResponse, Response};
+use futures_util::stream::{SplitSink, SplitStream};
+use futures_util::{SinkExt, StreamExt};
+use lethe_server::{Problem, Response as Answer};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use tokio::sync::mpsc;
+use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::Instant;
+use zeroize::Zeroizing;
+
+use super::access::Caller;
+use super::inference::Ask;
+use super::{Server, body};
+
+/// Requests of one connection that run or wait at the same time.
+const MOST_IN_FLIGHT: usize = 16;
+/// Answers that wait for a client to read them; then the runs wait.
+const MOST_UNSENT: usize = 16;
+/// How often a silent client is asked whether it is there; it is let go after twice that.
+const PING: Duration = Duration::from_secs(20);
+
+/// Opens the stream, for whoever may.
+pub(super) async fn open(
+    State(server): State<Arc<Server>>,
+    headers: HeaderMap,
+    upgrade: Result<WebSocketUpgrade, axum::extract::ws::rejection::WebSocketUpgradeRejection>,
+) -> Response {
+    let caller = match server.access.caller(&headers) {
+        Ok(caller) => caller,
+        Err(problem) => return body::http(Answer::from(problem), None),
+    };
+    let upgrade = match upgrade {
+        Ok(upgrade) => upgrade,
+        Err(_) => {
+            let detail = "this path takes a WebSocket: GET with Upgrade: websocket";
+            let mut response = body::http(Problem::new(426, "LETHE-UPGRADE", detail).into(), None);
+            let websocket = axum::http::HeaderValue::from_static("websocket");
+            response
+                .headers_mut()
+                .insert(axum::http::header::UPGRADE, websocket);
+            return response;
+        }
+    };
+    let limit = server.settings.max_body_bytes.min(caller.limits.body_bytes);
+    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+    upgrade
+        .max_message_size(limit)
+        .max_frame_size(limit)
+        .on_upgrade(move |socket| async move {
+            let (to, from) = socket.split();
+            let (answers, unsent) = mpsc::channel(MOST_UNSENT);
+            let sending = tokio::spawn(send(to, unsent));
+            receive(server, caller, from, answers).await;
+            // It ends when the last answer is sent, or the client is gone.
+            drop(sending.await);
+        })
+        .into_response()
+}
+
+/// What is sent to a client.
+enum Outgoing {
+    Text(Zeroizing<Vec<u8>>),
+    Pong(bytes::Bytes),
+    Close(u16, &'static str),
+}
+
+async fn send(mut to: SplitSink<WebSocket, Message>, mut unsent: mpsc::Receiver<Outgoing>) {
+    let mut ping = tokio::time::interval_at(Instant::now() + PING, PING);
+    loop {
+        let message = tokio::select! {
+            next = unsent.recv() => match next {
+                Some(Outgoing::Text(json)) => match str::from_utf8(&json) {
+                    Ok(text) => Message::text(text),
+                    Err(_) => continue,
+                },
+                Some(Outgoing::Pong(data)) => Message::Pong(data),
+                Some(Outgoing::Close(code, reason)) => {
+                    let frame = CloseFrame { code, reason: reason.into() };
+                    // The client may be gone already.
+                    drop(to.send(Message::Close(Some(frame))).await);
+                    return;
+                }
+                None => return drop(to.close().await),
+            },
+            _ = ping.tick() => Message::Ping(bytes::Bytes::new()),
+        };
+        if tokio::time::timeout(2 * PING, to.send(message))
+            .await
+            .is_ok_and(|sent| sent.is_ok())
+        {
+            continue;
+        }
+        return;
+    }
+}
+
+/// A message of a client, as far as the host looks at it.
+#[derive(Deserialize)]
+struct Incoming<'a> {
+    #[serde(borrow, default)]
+    id: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    cancel: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    requests: Option<Vec<&'a RawValue>>,
+}
+
+async fn receive(
+    server: Arc<Server>,
+    caller: Caller,
+    mut from: SplitStream<WebSocket>,
+    answers: mpsc::Sender<Outgoing>,
+) {
+    let mut running: JoinSet<String> = JoinSet::new();
+    let mut by_id: HashMap<String, AbortHandle> = HashMap::new();
+    let mut drain = tokio::time::interval(Duration::from_millis(200));
+    let mut heard = Instant::now();
+    let close = loop {
+        tokio::select! {
+            biased;
+            Some(ended) = running.join_next() => {
+                if let Ok(id) = ended {
+                    by_id.remove(&id);
+                }
+            }
+            message = from.next(), if running.len() < MOST_IN_FLIGHT => {
+                heard = Instant::now();
+                match message {
+                    Some(Ok(Message::Text(text))) => {
+                        let text = Zeroizing::new(text.as_bytes().to_vec());
+                        start(&server, &caller, text, &answers, &mut running, &mut by_id).await;
+                    }
+                    Some(Ok(Message::Binary(_))) => {
+                        break Some((close_code::UNSUPPORTED, "messages are JSON texts"));
+                    }
+                    Some(Ok(Message::Ping(data))) => {
+                        drop(answers.send(Outgoing::Pong(data)).await);
+                    }
+                    Some(Ok(Message::Pong(_))) => {}
+                    Some(Ok(Message::Close(_))) | None => break None,
+                    Some(Err(error)) => {
+                        tracing::debug!(%error, "a stream broke off");
+                        break Some((close_code::PROTOCOL, "not understood, or too large"));
+                    }
+                }
+            }
+            _ = drain.tick() => {
+                if server.draining.load(Ordering::Relaxed) && running.is_empty() {
+                    break Some((close_code::AWAY, "the server stops"));
+                }
+                if running.is_empty() && heard.elapsed() > 2 * PING + Duration::from_secs(5) {
+                    break Some((close_code::AWAY, "no answer to pings"));
+                }
+            }
+        }
+    };
+    // Nobody waits for what still runs: dropped, the runs are told to stop.
+    drop(running);
+    if let Some((code, reason)) = close {
+        drop(answers.send(Outgoing::Close(code, reason)).await);
+    }
+}
+
+async fn start(
+    server: &Arc<Server>,
+    caller: &Caller,
+    text: Zeroizing<Vec<u8>>,
+    answers: &mpsc::Sender<Outgoing>,
+    running: &mut JoinSet<String>,
+    by_id: &mut HashMap<String, AbortHandle>,
+) {
+    let incoming: Incoming<'_> = match serde_json::from_slice(&text) {
+        Ok(incoming) => incoming,
+        Err(error) => {
+            let detail = format!("not a message: {error}");
+            let problem = Problem::not_understood("LETHE-JSON", detail);
+            return drop(answers.send(failed("", &problem)).await);
+        }
+    };
+    if let Some(id) = incoming.cancel {
+        // One that has ended, or never was, needs no answer: its own is there or never comes.
+        if let Some(run) = by_id.remove(&*id) {
+            run.abort();
+            let problem = Problem::new(499, "LETHE-CANCELLED", "the request was given up");
+            drop(answers.send(failed(&id, &problem)).await);
+        }
+        return;
+    }
+    let id = incoming.id.unwrap_or_default().into_owned();
+    if !id.is_empty() && by_id.contains_key(&id) {
+        let detail = format!("a request named {id:?} is running");
+        let problem = Problem::new(409, "LETHE-REQUEST-ID", detail);
+        return drop(answers.send(failed(&id, &problem)).await);
+    }
+    let items: Option<Vec<Vec<u8>>> = incoming.requests.map(|requests| {
+        requests
+            .iter()
+            .map(|text| text.get().as_bytes().to_vec())
+            .collect()
+    });
+    let (server, caller, answers) = (server.clone(), caller.clone(), answers.clone());
+    let name = id.clone();
+    let run = running.spawn(async move {
+        match items {
+            None => {
+                let message = one(&server, &caller, text.to_vec()).await;
+                let message = message.map_or_else(
+                    |problem| failed(&name, &problem),
+                    |answer| result(&name, None, &answer),
+                );
+                drop(answers.send(message).await);
+            }
+            Some(items) => {
+                for (index, item) in items.into_iter().enumerate() {
+                    let answer = one(&server, &caller, item).await;
+                    let answer = answer.unwrap_or_else(Answer::from);
+                    if answers
+                        .send(result(&name, Some(index), &answer))
+                        .await
+                        .is_err()
+                    {
+                        return name;
+                    }
+                }
+                drop(answers.send(end(&name)).await);
+            }
+        }
+        name
+    });
+    if !id.is_empty() {
+        by_id.insert(id, run);
+    }
+}
+
+async fn one(server: &Arc<Server>, caller: &Caller, body: Vec<u8>) -> Result<Answer, Problem> {
+    let ask = Ask::json(body);
+    let name = server.model_in_body(&ask)?.map(Cow::into_owned);
+    let deadline = Instant::now() + server.settings.request_timeout;
+    let run = server.infer(caller, name.as_deref(), ask, deadline);
+    let late = |_| Problem::new(504, "LETHE-DEADLINE", "the request took too long");
+    tokio::time::timeout_at(deadline, run).await.map_err(late)?
+}
+
+fn head(id: &str, is_final: bool) -> Vec<u8> {
+    let id = serde_json::to_string(id).expect("a text is JSON");
+    format!("{{\"id\":{id},\"final\":{is_final}").into_bytes()
+}
+
+fn result(id: &str, index: Option<usize>, answer: &Answer) -> Outgoing {
+    let mut json = Zeroizing::new(head(id, index.is_none()));
+    json.reserve_exact(answer.body.len() + 64);
+    if let Some(index) = index {
+        json.extend_from_slice(format!(",\"index\":{index}").as_bytes());
+    }
+    let field: &[u8] = if answer.status < 400 {
+        b",\"result\":"
+    } else {
+        b",\"error\":"
+    };
+    json.extend_from_slice(field);
+    json.extend_from_slice(&answer.body);
+    json.push(b'}');
+    Outgoing::Text(json)
+}
+
+fn failed(id: &str, problem: &Problem) -> Outgoing {
+    let mut json = head(id, true);
+    json.extend_from_slice(b",\"error\":");
+    json.extend_from_slice(&problem.to_json());
+    json.push(b'}');
+    Outgoing::Text(Zeroizing::new(json))
+}
+
+fn end(id: &str) -> Outgoing {
+    let mut json = head(id, true);
+    json.push(b'}');
+    Outgoing::Text(Zeroizing::new(json))
+}
