@@ -4,6 +4,7 @@
 //! standard output: text for people, or one JSON document with `--json`. Progress and errors go to
 //! the standard error.
 
+pub mod audit;
 pub mod bench;
 pub mod bundle;
 pub mod inspect;

@@ -12,11 +12,14 @@
 //! | [`serve`] | the REST server |
 //! | [`bundle`] | components for the edge with models frozen in |
 //! | [`tenants`] | who asks, what they may use, whose turn it is |
+//! | [`audit`] | who asked what, in a log that shows what was done to it |
+//! | [`signing`] | keys of the server that sign |
 //! | [`wipe_on_free`] | an allocator that overwrites what is freed |
 //! | [`verification`] | comparing with expected outputs |
 //! | [`commands`] | the commands of the binary `lethe` |
 #![deny(unsafe_code)]
 
+pub mod audit;
 pub mod bundle;
 pub mod commands;
 mod guest;
@@ -29,6 +32,7 @@ pub mod runner;
 pub mod sandbox;
 pub mod serve;
 pub mod settings;
+pub mod signing;
 pub mod tenants;
 #[cfg(test)]
 mod test_folder;

@@ -4,6 +4,7 @@ use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
 
+use lethe_host::commands::audit::Audit;
 use lethe_host::commands::bench::Bench;
 use lethe_host::commands::bundle::Bundle;
 use lethe_host::commands::inspect::Inspect;
@@ -40,6 +41,7 @@ enum Command {
     Bench(Bench),
     Inspect(Inspect),
     Keys(Keys),
+    Audit(Audit),
 }
 
 fn main() -> ExitCode {
@@ -56,6 +58,7 @@ fn main() -> ExitCode {
         Command::Bench(bench) => bench.run(&settings, json),
         Command::Inspect(inspect) => inspect.run(&settings, json),
         Command::Keys(keys) => keys.run(json),
+        Command::Audit(audit) => audit.run(json),
         Command::Verify(verify) => verify.run(&settings, json),
         Command::Serve(serve) => serve.run(&settings),
         Command::Bundle(bundle) => bundle.run(&settings, json),
