@@ -12,6 +12,7 @@ pub mod keys;
 pub mod run;
 pub mod serve;
 pub mod verify;
+pub mod verify_receipt;
 
 use std::path::{Path, PathBuf};
 

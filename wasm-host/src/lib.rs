@@ -14,6 +14,7 @@
 //! | [`tenants`] | who asks, what they may use, whose turn it is |
 //! | [`audit`] | who asked what, in a log that shows what was done to it |
 //! | [`signing`] | keys of the server that sign |
+//! | [`receipt`] | signed statements about answers, confirmed by running again |
 //! | [`wipe_on_free`] | an allocator that overwrites what is freed |
 //! | [`verification`] | comparing with expected outputs |
 //! | [`commands`] | the commands of the binary `lethe` |
@@ -27,6 +28,7 @@ mod hex;
 pub mod model_file;
 mod private_file;
 pub mod progress;
+pub mod receipt;
 pub mod residue;
 pub mod runner;
 pub mod sandbox;

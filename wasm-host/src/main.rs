@@ -12,6 +12,7 @@ use lethe_host::commands::keys::Keys;
 use lethe_host::commands::run::Run;
 use lethe_host::commands::serve::Serve;
 use lethe_host::commands::verify::Verify;
+use lethe_host::commands::verify_receipt::VerifyReceipt;
 use lethe_host::commands::{CommandError, Outcome};
 use lethe_host::settings::RunSettings;
 use lethe_host::wipe_on_free::WipeOnFree;
@@ -42,6 +43,7 @@ enum Command {
     Inspect(Inspect),
     Keys(Keys),
     Audit(Audit),
+    VerifyReceipt(VerifyReceipt),
 }
 
 fn main() -> ExitCode {
@@ -59,6 +61,7 @@ fn main() -> ExitCode {
         Command::Inspect(inspect) => inspect.run(&settings, json),
         Command::Keys(keys) => keys.run(json),
         Command::Audit(audit) => audit.run(json),
+        Command::VerifyReceipt(verify) => verify.run(&settings, json),
         Command::Verify(verify) => verify.run(&settings, json),
         Command::Serve(serve) => serve.run(&settings),
         Command::Bundle(bundle) => bundle.run(&settings, json),
