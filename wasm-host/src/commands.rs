@@ -4,6 +4,7 @@
 //! standard output: text for people, or one JSON document with `--json`. Progress and errors go to
 //! the standard error.
 
+pub mod audit;
 pub mod bench;
 pub mod bundle;
 pub mod inspect;
@@ -11,6 +12,7 @@ pub mod keys;
 pub mod run;
 pub mod serve;
 pub mod verify;
+pub mod verify_receipt;
 
 use std::path::{Path, PathBuf};
 

@@ -12,11 +12,15 @@
 //! | [`serve`] | the server: REST, gRPC, WebSocket |
 //! | [`bundle`] | components for the edge with models frozen in |
 //! | [`tenants`] | who asks, what they may use, whose turn it is |
+//! | [`audit`] | who asked what, in a log that shows what was done to it |
+//! | [`signing`] | keys of the server that sign |
+//! | [`receipt`] | signed statements about answers, confirmed by running again |
 //! | [`wipe_on_free`] | an allocator that overwrites what is freed |
 //! | [`verification`] | comparing with expected outputs |
 //! | [`commands`] | the commands of the binary `lethe` |
 #![deny(unsafe_code)]
 
+pub mod audit;
 pub mod bundle;
 pub mod commands;
 mod guest;
@@ -24,11 +28,13 @@ mod hex;
 pub mod model_file;
 mod private_file;
 pub mod progress;
+pub mod receipt;
 pub mod residue;
 pub mod runner;
 pub mod sandbox;
 pub mod serve;
 pub mod settings;
+pub mod signing;
 pub mod tenants;
 #[cfg(test)]
 mod test_folder;

@@ -4,6 +4,7 @@ use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
 
+use lethe_host::commands::audit::Audit;
 use lethe_host::commands::bench::Bench;
 use lethe_host::commands::bundle::Bundle;
 use lethe_host::commands::inspect::Inspect;
@@ -11,6 +12,7 @@ use lethe_host::commands::keys::Keys;
 use lethe_host::commands::run::Run;
 use lethe_host::commands::serve::Serve;
 use lethe_host::commands::verify::Verify;
+use lethe_host::commands::verify_receipt::VerifyReceipt;
 use lethe_host::commands::{CommandError, Outcome};
 use lethe_host::settings::RunSettings;
 use lethe_host::wipe_on_free::WipeOnFree;
@@ -40,6 +42,8 @@ enum Command {
     Bench(Bench),
     Inspect(Inspect),
     Keys(Keys),
+    Audit(Audit),
+    VerifyReceipt(VerifyReceipt),
 }
 
 fn main() -> ExitCode {
@@ -56,6 +60,8 @@ fn main() -> ExitCode {
         Command::Bench(bench) => bench.run(&settings, json),
         Command::Inspect(inspect) => inspect.run(&settings, json),
         Command::Keys(keys) => keys.run(json),
+        Command::Audit(audit) => audit.run(json),
+        Command::VerifyReceipt(verify) => verify.run(&settings, json),
         Command::Verify(verify) => verify.run(&settings, json),
         Command::Serve(serve) => serve.run(&settings),
         Command::Bundle(bundle) => bundle.run(&settings, json),
