@@ -92,7 +92,7 @@ const INFERENCE_METHODS: &[(&str, &str, &str, &str)] = &[
 fn generate_inference_service() {
     use tonic_build::manual::{Builder, Method, Service};
     let mut service = Service::builder()
-        .name("GrpcInferenceService")
+        .name("GRPCInferenceService")
         .package("inference");
     for (name, route, input, output) in INFERENCE_METHODS {
         let mut method = Method::builder()

@@ -19,7 +19,9 @@
 //! | [`repository`] | which models there are, and which are loaded |
 //! | [`loaded`] | a model that answers |
 //! | `body` | bodies, read into memory that is wiped |
+//! | `ending` | what is written down when a request ends |
 //! | `figures` | what is counted |
+//! | `wiping` | connections whose idle buffers hold nothing |
 //!
 //! A body is handed to a cell as it is: JSON is parsed inside. Only with several models does the
 //! host look into it, for the name of the model and nothing else.
@@ -27,6 +29,7 @@
 mod access;
 mod body;
 mod control;
+mod ending;
 mod figures;
 mod grpc;
 mod inference;
@@ -36,6 +39,7 @@ pub mod repository;
 pub mod settings;
 mod stream;
 mod tls;
+mod wiping;
 
 use std::future::Future;
 use std::io;
@@ -53,12 +57,13 @@ use lethe_server::{Problem, Response as Answer};
 use tokio::net::TcpListener;
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
+use crate::audit::{AuditLog, AuditSettings};
 use crate::tenants::{
     Admission, AdmissionSettings, JwtSettings, JwtVerifier, KeyFile, Refusal, Tenants,
 };
 use access::Access;
 use body::Coding;
-use figures::{Ended, Figures};
+use figures::Figures;
 use listener::Listeners;
 use repository::Repository;
 use settings::{Given, ServeSettings};
@@ -79,6 +84,7 @@ pub struct Server {
     /// Drawn at start, so that numbers of requests differ between servers.
     mark: u32,
     tls: Option<Tls>,
+    audit: Option<AuditLog>,
 }
 
 impl std::fmt::Debug for Server {
@@ -124,6 +130,12 @@ impl Server {
             (None, None) => None,
             _ => return Err("tls_cert and tls_key go together".into()),
         };
+        let audit = given.audit.as_deref().map(|file| {
+            let key = given.signing_key.clone();
+            let key = key.unwrap_or_else(|| file.with_extension("key"));
+            let audit = AuditLog::open(&AuditSettings::new(file, key));
+            audit.map_err(|error| error.to_string())
+        });
         let tenants = tenants(given)?;
         let gate = AdmissionSettings {
             permits: settings.max_running,
@@ -147,6 +159,7 @@ impl Server {
             next_request: AtomicU64::new(0),
             mark: u32::from_le_bytes(mark),
             tls,
+            audit: audit.transpose()?,
         }))
     }
 
@@ -209,6 +222,9 @@ impl Server {
         };
         let served = listeners.serve(router(self.clone()), limits, stop).await;
         watcher.abort();
+        if let Some(audit) = &self.audit {
+            audit.close().map_err(io::Error::other)?;
+        }
         if let Some(path) = &self.settings.unix_socket {
             // Somebody else may have removed it.
             drop(std::fs::remove_file(path));
@@ -217,7 +233,8 @@ impl Server {
     }
 
     fn is_ready(&self) -> bool {
-        !self.draining.load(Ordering::Relaxed)
+        let writes_down = self.audit.as_ref().is_none_or(AuditLog::is_healthy);
+        writes_down && !self.draining.load(Ordering::Relaxed)
     }
 }
 
@@ -271,6 +288,11 @@ struct Head {
 impl Head {
     fn path(&self) -> &str {
         self.uri.path_and_query().map_or("/", |path| path.as_str())
+    }
+
+    /// Its id as text.
+    fn id(&self) -> &str {
+        self.id.to_str().unwrap_or_default()
     }
 
     fn text(&self, name: impl header::AsHeaderName) -> Option<&str> {

@@ -1,6 +1,9 @@
 //! Nothing survives a request: a canary goes through a sandbox, is seen in the instance's memory
 //! while that lives, and is nowhere in the process afterwards.
 
+#[path = "isolation/server.rs"]
+mod server;
+
 use std::path::Path;
 
 use lethe_engine::onnx::proto;

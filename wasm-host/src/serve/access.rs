@@ -20,6 +20,9 @@ pub(super) struct Caller {
     /// Whether they may load models and see everybody's figures.
     pub(super) is_admin: bool,
     pub(super) limits: Arc<TenantLimits>,
+    /// The request's name and route, for the audit trail.
+    pub(super) request_id: Arc<str>,
+    pub(super) route: &'static str,
 }
 
 /// Keys, tokens and limits, which can be exchanged while the server runs.
@@ -76,7 +79,12 @@ impl Access {
     ///
     /// # Errors
     /// 401 without a key, or with one that is not known; it does not say which.
-    pub(super) fn caller(&self, headers: &HeaderMap) -> Result<Caller, Problem> {
+    pub(super) fn caller(
+        &self,
+        headers: &HeaderMap,
+        request_id: &str,
+        route: &'static str,
+    ) -> Result<Caller, Problem> {
         let tenants = self
             .tenants
             .read()
@@ -89,6 +97,8 @@ impl Access {
                 key_id: "".into(),
                 is_admin: true,
                 limits: limits(ANYBODY),
+                request_id: request_id.into(),
+                route,
             });
         }
         let shown = shown_key(headers).ok_or_else(|| {
@@ -103,6 +113,8 @@ impl Access {
             limits: limits(&found.tenant),
             tenant: found.tenant.into(),
             key_id: found.key_id.into(),
+            request_id: request_id.into(),
+            route,
         })
     }
 

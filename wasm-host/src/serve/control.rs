@@ -13,6 +13,7 @@ use lethe_server::handler::{
 };
 use lethe_server::{Problem, Response as Answer};
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::access::Caller;
@@ -183,7 +184,7 @@ async fn answer(
     control: Control<'_>,
     body: Body,
 ) -> Result<Answer, Problem> {
-    let caller = server.access.caller(&head.headers)?;
+    let caller = server.access.caller(&head.headers, head.id(), "control")?;
     let answer = match control {
         Control::Page(..) | Control::Health | Control::Live | Control::Ready => {
             unreachable!("answered without a key")
@@ -325,7 +326,19 @@ async fn read_index_request(body: Body) -> Result<IndexRequest, Problem> {
     if body.is_empty() {
         return Ok(IndexRequest::default());
     }
-    serde_json::from_slice(&body).map_err(|error| not_understood(&error))
+    object(&body)
+}
+
+/// Reads a JSON object; a list of its fields' values is none.
+fn object<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
+    if body.trim_ascii_start().first() != Some(&b'{') {
+        let detail = "not the JSON that is expected: not an object";
+        return Err(Problem::not_understood("LETHE-JSON", detail));
+    }
+    serde_json::from_slice(body).map_err(|error| {
+        let detail = format!("not the JSON that is expected: {error}");
+        Problem::not_understood("LETHE-JSON", detail)
+    })
 }
 
 /// The model to load or unload: in the path, or in the body.
@@ -338,13 +351,6 @@ async fn named(in_path: Option<&str>, body: Body) -> Result<String, Problem> {
     if let Some(name) = in_path {
         return Ok(name.to_owned());
     }
-    let named: Named = serde_json::from_slice(&body).map_err(|error| not_understood(&error))?;
+    let named: Named = object(&body)?;
     Ok(named.model)
-}
-
-fn not_understood(error: &serde_json::Error) -> Problem {
-    Problem::not_understood(
-        "LETHE-JSON",
-        format!("not the JSON that is expected: {error}"),
-    )
 }

@@ -17,8 +17,8 @@ use tonic::{Request, Response, Status, Streaming};
 use tower::ServiceExt;
 
 use self::messages::*;
-use self::service::grpc_inference_service_server::{
-    GrpcInferenceService, GrpcInferenceServiceServer,
+use self::service::g_r_p_c_inference_service_server::{
+    GRPCInferenceService, GRPCInferenceServiceServer,
 };
 use super::Server;
 use super::access::Caller;
@@ -33,7 +33,7 @@ mod service {
     )]
     include!(concat!(
         env!("OUT_DIR"),
-        "/inference.GrpcInferenceService.rs"
+        "/inference.GRPCInferenceService.rs"
     ));
 }
 
@@ -45,7 +45,12 @@ pub(super) async fn respond(server: Arc<Server>, mut request: HttpRequest) -> Ht
     // Health is for everybody.
     let method = request.uri().path().rsplit('/').next().unwrap_or_default();
     let is_open = matches!(method, "ServerLive" | "ServerReady");
-    match server.access.caller(request.headers()) {
+    let id = server.request_id(request.headers());
+    let id = id.to_str().unwrap_or_default();
+    match server
+        .access
+        .caller(request.headers(), id, "gRPC ModelInfer")
+    {
         Ok(caller) => drop(request.extensions_mut().insert(caller)),
         Err(_) if is_open => {}
         Err(problem) => {
@@ -55,7 +60,7 @@ pub(super) async fn respond(server: Arc<Server>, mut request: HttpRequest) -> Ht
         }
     }
     let limit = usize::try_from(server.settings.max_body_bytes).unwrap_or(usize::MAX);
-    let service = GrpcInferenceServiceServer::new(Inference(server))
+    let service = GRPCInferenceServiceServer::new(Inference(server))
         .max_decoding_message_size(limit)
         .max_encoding_message_size(usize::MAX);
     match service.oneshot(request).await {
@@ -162,7 +167,7 @@ fn described(tensors: &[TensorInfo]) -> Vec<TensorMetadata> {
 }
 
 #[tonic::async_trait]
-impl GrpcInferenceService for Inference {
+impl GRPCInferenceService for Inference {
     async fn server_live(
         &self,
         _: Request<ServerLiveRequest>,

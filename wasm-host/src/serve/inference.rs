@@ -20,8 +20,9 @@ use zeroize::Zeroizing;
 
 use super::access::Caller;
 use super::body::{self, Coding};
+use super::ending::Ending;
 use super::loaded::Loaded;
-use super::{Ended, Head, Server, refused};
+use super::{Head, Server, refused};
 use crate::sandbox::{CallControl, CallReport};
 
 /// Requests of one batch that run at the same time.
@@ -67,7 +68,9 @@ pub(super) async fn respond(
     body: Body,
 ) -> Result<Answer, Problem> {
     let route = route(head.method.as_str(), head.path())?;
-    let caller = server.access.caller(&head.headers)?;
+    let caller = server
+        .access
+        .caller(&head.headers, head.id(), pattern(&route))?;
     let deadline = head.begun + server.settings.request_timeout;
     let limit = server.settings.request_timeout;
     let answer = async {
@@ -87,6 +90,15 @@ pub(super) async fn respond(
             let detail = format!("the request took longer than {limit:?}");
             Err(Problem::new(504, "LETHE-DEADLINE", detail))
         }
+    }
+}
+
+/// The pattern of a route: what the audit trail shows of a path.
+fn pattern(route: &Route<'_>) -> &'static str {
+    match route {
+        Route::Batch => "POST /api/v1/batch",
+        Route::ModelInfer { .. } => "POST /v2/models/{model}/infer",
+        _ => "POST /api/v1/infer",
     }
 }
 
@@ -211,32 +223,21 @@ impl Server {
         ask: Ask,
         deadline: Instant,
     ) -> Result<Answer, Problem> {
-        let begun = Instant::now();
         let request_bytes = ask.body.len() as u64;
         let model = self.model(caller, name).await?;
+        let ending = Ending::begin(self, caller, &model, request_bytes);
         let ran = self
             .run(caller, &model, deadline, move |model, control| {
                 model.answer(&ask.request(), control)
             })
             .await;
-        let (status, answer_bytes, report) = match &ran {
-            Ok((answer, report)) => (answer.status, answer.body.len() as u64, *report),
-            Err(problem) => (problem.status, 0, CallReport::default()),
+        let (answer, report) = match ran {
+            Ok(ran) => ran,
+            Err(problem) => (problem.into(), CallReport::default()),
         };
-        self.ended(
-            caller,
-            &model,
-            begun,
-            status,
-            request_bytes,
-            answer_bytes,
-            report,
-        );
-        let (answer, _) = ran?;
-        if answer.status == 404 && name.is_none() {
-            // The body named another model than the only one.
-            tracing::trace!("an unknown model was asked for");
-        }
+        ending
+            .finish(answer.status, answer.body.len() as u64, report)
+            .await?;
         Ok(answer)
     }
 
@@ -249,20 +250,23 @@ impl Server {
         request_bytes: u64,
         deadline: Instant,
     ) -> Result<Vec<(String, Value)>, Problem> {
-        let begun = Instant::now();
         let model = self.model(caller, Some(name)).await?;
+        let ending = Ending::begin(self, caller, &model, request_bytes);
         let ran = self
             .run(caller, &model, deadline, move |model, control| {
                 model.run(inputs, control)
             })
             .await;
-        let (status, report) = match &ran {
-            Ok((Ok(_), report)) => (200, *report),
-            Ok((Err(problem), report)) => (problem.status, *report),
-            Err(problem) => (problem.status, CallReport::default()),
+        let (outputs, report) = match ran {
+            Ok(ran) => ran,
+            Err(problem) => (Err(problem), CallReport::default()),
         };
-        self.ended(caller, &model, begun, status, request_bytes, 0, report);
-        ran?.0
+        let (status, answer_bytes) = match &outputs {
+            Ok(outputs) => (200, outputs.iter().map(|(_, value)| bytes_of(value)).sum()),
+            Err(problem) => (problem.status, 0),
+        };
+        ending.finish(status, answer_bytes, report).await?;
+        outputs
     }
 
     /// Waits for a turn and runs `work` on a thread that may block. If this future is dropped, the
@@ -291,28 +295,12 @@ impl Server {
         });
         ran.await.map_err(|_| not_carried_out())
     }
+}
 
-    #[expect(clippy::too_many_arguments, reason = "what is counted of a request")]
-    fn ended(
-        &self,
-        caller: &Caller,
-        model: &Loaded,
-        begun: Instant,
-        status: u16,
-        request_bytes: u64,
-        answer_bytes: u64,
-        report: CallReport,
-    ) {
-        self.figures.add(&Ended {
-            model: &model.info().name,
-            tenant: &caller.tenant,
-            status,
-            latency: begun.elapsed(),
-            compute: report.elapsed,
-            request_bytes,
-            answer_bytes,
-            wiped_bytes: report.wiped.overwritten_bytes + report.wiped.returned_bytes,
-        });
+fn bytes_of(value: &Value) -> u64 {
+    match value {
+        Value::Tensor(tensor) => tensor.bytes().len() as u64,
+        _ => 0,
     }
 }
 

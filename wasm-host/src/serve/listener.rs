@@ -20,6 +20,7 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use super::tls::Tls;
+use super::wiping::Wiping;
 
 /// The first bytes of HTTP/2 without TLS (RFC 9113, 3.4).
 const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0";
@@ -87,7 +88,7 @@ impl Listeners {
                         let service = TowerToHyperService::new(router);
                         let builder = builder(limits);
                         let connection = builder
-                            .serve_connection_with_upgrades(TokioIo::new(stream), service)
+                            .serve_connection_with_upgrades(TokioIo::new(Wiping(stream)), service)
                             .into_owned();
                         drop(watcher.watch(connection).await);
                         drop(place);
@@ -165,7 +166,8 @@ fn builder(limits: Limits) -> Builder<TokioExecutor> {
         .header_read_timeout(limits.head)
         .max_headers(100)
         .max_buf_size(64 << 10)
-        .pipeline_flush(true);
+        // Bodies are sent from where they lie: a copy in a buffer that is kept would survive.
+        .writev(true);
     builder
         .http2()
         .timer(TokioTimer::new())
@@ -213,7 +215,7 @@ async fn speak(
     };
     let service = TowerToHyperService::new(router);
     let connection = builder
-        .serve_connection_with_upgrades(TokioIo::new(stream), service)
+        .serve_connection_with_upgrades(TokioIo::new(Wiping(stream)), service)
         .into_owned();
     watcher.watch(connection).await.map_err(io::Error::other)
 }

@@ -51,7 +51,9 @@ pub(super) async fn open(
     headers: HeaderMap,
     upgrade: Result<WebSocketUpgrade, axum::extract::ws::rejection::WebSocketUpgradeRejection>,
 ) -> Response {
-    let caller = match server.access.caller(&headers) {
+    let id = server.request_id(&headers);
+    let id = id.to_str().unwrap_or_default();
+    let caller = match server.access.caller(&headers, id, "WS /api/v1/stream") {
         Ok(caller) => caller,
         Err(problem) => return body::http(Answer::from(problem), None),
     };
