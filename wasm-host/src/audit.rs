@@ -13,7 +13,7 @@
 //! `hash` is SHA-256 over the line's bytes before `,"hash":`. A signature is Ed25519 over
 //! `lethe-audit-checkpoint-v1`, the line's number and its hash, each on a line.
 //!
-//! - [`line`]: the lines.
+//! - [`line`](mod@line): the lines.
 //! - [`chain`]: checking them.
 //! - [`log`]: writing them.
 

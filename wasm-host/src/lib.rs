@@ -15,6 +15,7 @@
 //! | [`audit`] | who asked what, in a log that shows what was done to it |
 //! | [`signing`] | keys of the server that sign |
 //! | [`receipt`] | signed statements about answers, confirmed by running again |
+//! | `harden` | what a server gives up once it is ready (Linux) |
 //! | [`wipe_on_free`] | an allocator that overwrites what is freed |
 //! | [`verification`] | comparing with expected outputs |
 //! | [`commands`] | the commands of the binary `lethe` |
@@ -24,6 +25,8 @@ pub mod audit;
 pub mod bundle;
 pub mod commands;
 mod guest;
+#[cfg(target_os = "linux")]
+pub mod harden;
 mod hex;
 pub mod model_file;
 mod private_file;

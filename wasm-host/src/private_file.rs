@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 /// The path with `ending` after its whole name.
@@ -28,6 +28,25 @@ pub(crate) fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
     file.sync_all()?;
     fs::rename(&temporary, path)?;
     sync_folder(path)
+}
+
+/// Which content a file has: enough to notice that it was replaced or changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Version {
+    number: u64,
+    len: u64,
+    modified: (i64, i64),
+}
+
+impl Version {
+    pub(crate) fn of(path: &Path) -> io::Result<Self> {
+        let about = fs::metadata(path)?;
+        Ok(Self {
+            number: about.ino(),
+            len: about.len(),
+            modified: (about.mtime(), about.mtime_nsec()),
+        })
+    }
 }
 
 /// Makes a file that must not be there yet.

@@ -4,17 +4,20 @@
 //! header ─► keys or jwt ─► tenant ─► limits ─► admission ─► permit ─► run
 //! ```
 //!
+//! - [`authenticator`]: the header of a request.
 //! - [`keys`]: API keys, kept as hashes in a file.
 //! - [`jwt`]: tokens that another party signed.
 //! - [`limits`]: what each tenant may use.
 //! - [`admission`]: rates, queues and fairness in front of the runs.
 
 pub mod admission;
+pub mod authenticator;
 pub mod jwt;
 pub mod keys;
 pub mod limits;
 
 pub use admission::{Admission, AdmissionSettings, AdmissionStats, Permit, Refusal};
+pub use authenticator::{Authenticator, Unauthenticated};
 pub use jwt::{JwtRefusal, JwtSettings, JwtVerifier};
 pub use keys::KeyFile;
 pub use limits::{TenantLimits, Tenants};

@@ -241,6 +241,7 @@ impl AuditLog {
             open,
             disk,
             len,
+            is_torn: false,
             head,
             lines_since: 0,
             checkpoint_at: None,
@@ -512,6 +513,8 @@ struct Writer {
     disk: Box<dyn Disk>,
     /// Bytes of the file that are certainly on the disk.
     len: u64,
+    /// Whether there is more in the file, of an attempt that failed.
+    is_torn: bool,
     /// After the batch.
     head: Head,
     lines_since: u64,
@@ -608,11 +611,15 @@ impl Writer {
         if self.batch.text.is_empty() {
             return Ok(());
         }
+        // Half a batch must not stay in front of the next attempt.
+        if self.is_torn {
+            self.disk.cut(self.len)?;
+            self.is_torn = false;
+        }
         let text = self.batch.text.as_bytes();
         let written = self.disk.append(text).and_then(|()| self.disk.sync());
         if let Err(error) = written {
-            // Half a batch must not stay in front of the next attempt.
-            self.disk.cut(self.len)?;
+            self.is_torn = self.disk.cut(self.len).is_err();
             return Err(error);
         }
         self.len += text.len() as u64;

@@ -95,6 +95,14 @@ impl Refusal {
         }
     }
 
+    /// The status of the answer.
+    pub fn status(&self) -> u16 {
+        match self {
+            Self::Rate { .. } | Self::QueueFull { .. } => 429,
+            Self::Overloaded { .. } | Self::Draining => 503,
+        }
+    }
+
     /// A name for metrics.
     pub fn name(&self) -> &'static str {
         match self {

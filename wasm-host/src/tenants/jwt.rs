@@ -8,6 +8,7 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use base64::Engine;
@@ -18,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::{Authenticated, is_tenant_name};
+use crate::private_file::Version;
 
 /// Clocks of issuer and server may differ by so much.
 const LEEWAY: Duration = Duration::from_secs(30);
@@ -120,15 +122,15 @@ struct VerificationKey {
 /// Checks tokens of one issuer.
 pub struct JwtVerifier {
     settings: JwtSettings,
-    keys: Vec<VerificationKey>,
+    keys: RwLock<Arc<Vec<VerificationKey>>>,
+    version: Mutex<Option<Version>>,
 }
 
 impl std::fmt::Debug for JwtVerifier {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("JwtVerifier")
             .field("settings", &self.settings)
-            .field("keys", &self.keys.len())
-            .finish()
+            .finish_non_exhaustive()
     }
 }
 
@@ -138,13 +140,39 @@ impl JwtVerifier {
     /// # Errors
     /// When the file cannot be read or holds a key that is no public key for signatures.
     pub fn open(settings: JwtSettings) -> Result<Self, JwksError> {
-        let path = &settings.jwks;
-        let text = fs::read_to_string(path).map_err(|source| JwksError::Io {
+        let verifier = Self::with(settings, Vec::new());
+        verifier.refresh()?;
+        Ok(verifier)
+    }
+
+    fn with(settings: JwtSettings, keys: Vec<VerificationKey>) -> Self {
+        Self {
+            settings,
+            keys: RwLock::new(Arc::new(keys)),
+            version: Mutex::new(None),
+        }
+    }
+
+    /// Reads the issuer's keys again if the file was replaced, and says whether it was: issuers
+    /// change their keys from time to time.
+    ///
+    /// # Errors
+    /// As [`JwtVerifier::open`]; the keys read before stay.
+    pub fn refresh(&self) -> Result<bool, JwksError> {
+        let path = &self.settings.jwks;
+        let failed = |source| JwksError::Io {
             path: path.clone(),
             source,
-        })?;
-        let keys = read_keys(path, &text)?;
-        Ok(Self { settings, keys })
+        };
+        let mut version = self.version.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = Version::of(path).map_err(failed)?;
+        if *version == Some(found) {
+            return Ok(false);
+        }
+        let keys = read_keys(path, &fs::read_to_string(path).map_err(failed)?)?;
+        *self.keys.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(keys);
+        *version = Some(found);
+        Ok(true)
     }
 
     /// Whom a token names.
@@ -165,7 +193,12 @@ impl JwtVerifier {
             return Err(JwtRefusal::Malformed);
         }
         let header = Header::parse(header)?;
-        let key = self.key(header.kid.as_deref())?;
+        let keys = self
+            .keys
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        let key = choose(&keys, header.kid.as_deref())?;
         if header.alg != name(key.algorithm) {
             return Err(JwtRefusal::Algorithm);
         }
@@ -184,15 +217,6 @@ impl JwtVerifier {
             tenant: self.tenant(&claims)?.into(),
             key_id: format!("jwt:{}", safe.collect::<String>()),
         })
-    }
-
-    fn key(&self, id: Option<&str>) -> Result<&VerificationKey, JwtRefusal> {
-        let found = match (id, &self.keys[..]) {
-            (None, [only]) => Some(only),
-            (None, _) => None,
-            (Some(id), keys) => keys.iter().find(|key| key.id.as_deref() == Some(id)),
-        };
-        found.ok_or(JwtRefusal::UnknownKey)
     }
 
     fn check(&self, claims: &Map<String, Value>, now: SystemTime) -> Result<(), JwtRefusal> {
@@ -234,6 +258,19 @@ impl JwtVerifier {
             false => Err(JwtRefusal::TenantName),
         }
     }
+}
+
+/// The key that a token names; without a name, the only one.
+fn choose<'a>(
+    keys: &'a [VerificationKey],
+    id: Option<&str>,
+) -> Result<&'a VerificationKey, JwtRefusal> {
+    let found = match (id, keys) {
+        (None, [only]) => Some(only),
+        (None, _) => None,
+        (Some(id), keys) => keys.iter().find(|key| key.id.as_deref() == Some(id)),
+    };
+    found.ok_or(JwtRefusal::UnknownKey)
 }
 
 /// A moment in seconds since 1970; one of another type is not the same as none.

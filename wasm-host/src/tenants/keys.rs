@@ -19,7 +19,7 @@
 use std::collections::HashMap;
 use std::fs;
 use std::io;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
@@ -32,7 +32,8 @@ use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
 use super::{Authenticated, is_tenant_name};
-use crate::{hex, private_file, timestamp};
+use crate::private_file::{self, Version};
+use crate::{hex, timestamp};
 
 const PREFIX: &str = "lethe_";
 const ID_BYTES: usize = 8;
@@ -202,9 +203,6 @@ fn split(presented: &str) -> Option<(&str, &str)> {
     (secret.len() == SECRET_CHARS).then_some((id, secret))
 }
 
-/// Which content a file has: enough to notice that it was replaced.
-type Version = (u64, u64, i64, i64);
-
 /// A file of keys, and its content in memory.
 #[derive(Debug)]
 pub struct KeyFile {
@@ -242,7 +240,8 @@ impl KeyFile {
     pub fn refresh(&self) -> Result<bool, KeyFileError> {
         let mut version = self.version.lock().unwrap_or_else(PoisonError::into_inner);
         // Asked for before the content is read: a change in between is noticed the next time.
-        let found = version_of(&self.path)?;
+        let found = Version::of(&self.path);
+        let found = found.map_err(|source| io_error(&self.path, "read", source))?;
         if *version == Some(found) {
             return Ok(false);
         }
@@ -349,11 +348,6 @@ fn read(path: &Path) -> Result<Document, KeyFileError> {
         path: path.into(),
         reason,
     })
-}
-
-fn version_of(path: &Path) -> Result<Version, KeyFileError> {
-    let about = fs::metadata(path).map_err(|source| io_error(path, "read", source))?;
-    Ok((about.ino(), about.len(), about.mtime(), about.mtime_nsec()))
 }
 
 fn io_error(path: &Path, what: &'static str, source: io::Error) -> KeyFileError {

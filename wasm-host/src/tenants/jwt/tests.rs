@@ -65,7 +65,7 @@ impl Issuer {
         Self {
             ed25519,
             p256,
-            verifier: JwtVerifier { settings, keys },
+            verifier: JwtVerifier::with(settings, keys),
         }
     }
 
@@ -294,5 +294,24 @@ fn key_sets_hold_public_keys_only() {
         assert!(error.contains(said), "{text}: {error}");
     }
     fs::write(&jwks, json!({"keys": [rsa]}).to_string()).unwrap();
-    JwtVerifier::open(settings()).unwrap();
+    let verifier = JwtVerifier::open(settings()).unwrap();
+    let now = UNIX_EPOCH + Duration::from_secs(NOW);
+    let found = |token| {
+        verifier
+            .authenticate_at(token, now)
+            .map(|found| found.tenant)
+    };
+    // The set has the key under another name.
+    assert_eq!(found(RSA_TOKEN), Err(JwtRefusal::UnknownKey));
+    assert!(!verifier.refresh().unwrap());
+    fs::write(&jwks, with("kid", json!("rsa"))).unwrap();
+    assert!(verifier.refresh().unwrap());
+    assert_eq!(found(RSA_TOKEN).unwrap(), "acme");
+    fs::write(&jwks, "{").unwrap();
+    assert!(verifier.refresh().is_err());
+    assert_eq!(
+        found(RSA_TOKEN).unwrap(),
+        "acme",
+        "the keys read before stay"
+    );
 }

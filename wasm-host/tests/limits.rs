@@ -1,0 +1,103 @@
+//! What a request may use in a sandbox, and that the next one gets its answer all the same.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use lethe_engine::onnx::proto;
+use lethe_engine::{DataType, Tensor, Value};
+use lethe_host::sandbox::{Limits, ModelSource, Sandbox, SandboxSettings};
+use prost::Message;
+
+/// A model that multiplies a square matrix with itself.
+fn square_model() -> Vec<u8> {
+    let dimension = proto::Dimension {
+        value: Some(proto::DimensionValue::Param("n".into())),
+    };
+    let tensor = proto::TensorType {
+        elem_type: Some(DataType::Float32 as i32),
+        shape: Some(proto::TensorShape {
+            dim: vec![dimension.clone(), dimension],
+        }),
+    };
+    let value = |name: &str| proto::ValueInfo {
+        name: Some(name.into()),
+        r#type: Some(proto::Type {
+            value: Some(proto::TypeValue::Tensor(tensor.clone())),
+        }),
+    };
+    let node = proto::Node {
+        op_type: Some("MatMul".into()),
+        input: vec!["x".into(), "x".into()],
+        output: vec!["y".into()],
+        ..Default::default()
+    };
+    let graph = proto::Graph {
+        name: Some("square".into()),
+        node: vec![node],
+        input: vec![value("x")],
+        output: vec![value("y")],
+        ..Default::default()
+    };
+    let opset = proto::OperatorSetId {
+        domain: None,
+        version: Some(21),
+    };
+    let model = proto::Model {
+        ir_version: Some(10),
+        opset_import: vec![opset],
+        graph: Some(graph),
+        ..Default::default()
+    };
+    model.encode_to_vec()
+}
+
+fn sandbox(limits: Limits) -> Sandbox {
+    let settings = SandboxSettings {
+        native_kernels: false,
+        limits,
+        cache: Some(Path::new(env!("CARGO_TARGET_TMPDIR")).join("limits-cache")),
+        ..SandboxSettings::default()
+    };
+    Sandbox::new(&ModelSource::new("square", square_model()), &settings).unwrap()
+}
+
+/// The code of the answer to a matrix of this size, or nothing where there is an answer.
+fn code(sandbox: &Sandbox, n: usize) -> Option<String> {
+    let tensor = Tensor::from_slice(&[n, n], &vec![1.0f32; n * n]).unwrap();
+    let result = sandbox.run(vec![("x".into(), Value::Tensor(tensor))]);
+    result.err().map(|problem| problem.code.to_string())
+}
+
+#[test]
+fn a_run_beyond_its_deadline_is_stopped() {
+    let sandbox = sandbox(Limits {
+        deadline: Duration::from_millis(30),
+        ..Limits::default()
+    });
+    let start = Instant::now();
+    assert_eq!(code(&sandbox, 2048).as_deref(), Some("LETHE-DEADLINE"));
+    assert!(
+        start.elapsed() < Duration::from_secs(20),
+        "{:?}",
+        start.elapsed()
+    );
+    assert_eq!(code(&sandbox, 4), None, "the next request");
+}
+
+#[test]
+fn a_run_beyond_its_memory_is_stopped() {
+    let free = sandbox(Limits::default());
+    assert_eq!(code(&free, 700), None);
+    let (memory_bytes, _) = free.memory_bytes();
+    let sandbox = sandbox(Limits {
+        // The matrix alone is 2 MB.
+        memory_bytes: memory_bytes + (1 << 20),
+        ..Limits::default()
+    });
+    let found = code(&sandbox, 700);
+    assert!(
+        found.as_deref().is_some_and(|code| code.contains("MEMORY")),
+        "{found:?}"
+    );
+    assert_eq!(code(&sandbox, 4), None, "the next request");
+}
