@@ -2,6 +2,10 @@
 //!
 //! The guest is built by a second cargo with a target folder of its own (`target/guest`), so that
 //! neither waits for the other's lock. A debug host gets a guest without whole-program passes.
+//!
+//! With the feature `relaxed-guest` there is a second guest, built with relaxed SIMD, as
+//! `LETHE_GUEST_RELAXED`: for bundles that ask for it, and left out elsewhere since it takes as long
+//! again to build.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -19,9 +23,9 @@ const SOURCES: &[&str] = &[
 ];
 
 fn main() {
-    let workspace = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .parent()
-        .expect("the crate has a parent");
+    // As it is now, not as it was when this program was compiled: a folder may have moved.
+    let package = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets it"));
+    let workspace = package.parent().expect("the crate has a parent");
     for source in SOURCES {
         println!(
             "cargo:rerun-if-changed={}",
@@ -33,23 +37,31 @@ fn main() {
         Ok("release") => "wasm",
         _ => "wasm-dev",
     };
-    let guest = build_guest(workspace, &target_folder(&out), profile);
-    let copy = out.join("guest.wasm");
-    fs::copy(&guest, &copy).unwrap_or_else(|e| panic!("cannot copy {}: {e}", guest.display()));
-    println!("cargo:rustc-env=LETHE_GUEST={}", copy.display());
+    let build = |folder: &str, features: &str, variable: &str| {
+        let target = target_folder(&out).join(folder);
+        let guest = build_guest(workspace, &target, profile, features);
+        let copy = out.join(format!("{folder}.wasm"));
+        fs::copy(&guest, &copy).unwrap_or_else(|e| panic!("cannot copy {}: {e}", guest.display()));
+        println!("cargo:rustc-env={variable}={}", copy.display());
+    };
+    build("guest", "+simd128", "LETHE_GUEST");
+    if env::var_os("CARGO_FEATURE_RELAXED_GUEST").is_some() {
+        build(
+            "guest-relaxed",
+            "+simd128,+relaxed-simd",
+            "LETHE_GUEST_RELAXED",
+        );
+    }
 }
 
-/// `target/guest` for an `OUT_DIR` of `target/…/build/lethe-host-…/out`.
+/// `target` for an `OUT_DIR` of `target/…/build/lethe-host-…/out`.
 fn target_folder(out: &Path) -> PathBuf {
     let build = out.ancestors().find(|path| path.ends_with("build"));
-    let target = build
-        .and_then(Path::parent)
-        .and_then(Path::parent)
-        .unwrap_or(out);
-    target.join("guest")
+    let target = build.and_then(Path::parent).and_then(Path::parent);
+    target.unwrap_or(out).to_path_buf()
 }
 
-fn build_guest(workspace: &Path, target: &Path, profile: &str) -> PathBuf {
+fn build_guest(workspace: &Path, target: &Path, profile: &str, features: &str) -> PathBuf {
     let mut cargo = Command::new(env::var_os("CARGO").expect("cargo sets CARGO"));
     // What the outer cargo was told (its target, flags, wrappers such as clippy) is not for the
     // guest; where packages come from is.
@@ -70,7 +82,7 @@ fn build_guest(workspace: &Path, target: &Path, profile: &str) -> PathBuf {
         }
     }
     // Messages of panics name source files: the same names wherever the guest is built.
-    let mut flags = vec!["-Ctarget-feature=+simd128".to_owned()];
+    let mut flags = vec![format!("-Ctarget-feature={features}")];
     flags.push(format!("--remap-path-prefix={}=lethe", workspace.display()));
     if let Some(home) = env::var_os("CARGO_HOME") {
         flags.push(format!(
