@@ -6,7 +6,7 @@ help:            ## this list
 	@grep -E '^[a-z]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 12
 
 build:           ## the `lethe` program, at target/release/lethe, with its guests inside
-	cargo build --release --package lethe-host --bin lethe --features webgpu
+	cargo build --release --package lethe-host --bin lethe --features webgpu,relaxed-guest
 
 demo:            ## reads a drawn digit natively and in a sandbox, and shows that it is forgotten
 	cargo run --quiet --release --package lethe-host --features webgpu --example demo

@@ -2,6 +2,10 @@
 //!
 //! The guest is built by a second cargo with a target folder of its own (`target/guest`), so that
 //! neither waits for the other's lock. A debug host gets a guest without whole-program passes.
+//!
+//! With the feature `relaxed-guest` there is a second guest, built with relaxed SIMD, as
+//! `LETHE_GUEST_RELAXED`: for bundles that ask for it, and left out elsewhere since it takes as long
+//! again to build.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -18,75 +22,36 @@ const SOURCES: &[&str] = &[
     "wasi-server/wit",
 ];
 
-/// Methods of the Open Inference Protocol over gRPC, with their messages.
-const INFERENCE_METHODS: &[(&str, &str, &str, &str)] = &[
+/// Methods of the Open Inference Protocol over gRPC, with the beginnings of their messages' names.
+const INFERENCE_METHODS: [(&str, &str, &str); 11] = [
+    ("ServerLive", "ServerLive", "ServerLive"),
+    ("ServerReady", "ServerReady", "ServerReady"),
+    ("ServerMetadata", "ServerMetadata", "ServerMetadata"),
+    ("ModelReady", "Model", "ModelReady"),
+    ("ModelMetadata", "Model", "ModelMetadata"),
+    ("ModelConfig", "Model", "ModelConfig"),
+    ("ModelInfer", "ModelInfer", "ModelInfer"),
+    ("ModelStreamInfer", "ModelInfer", "ModelStreamInfer"),
+    ("RepositoryIndex", "RepositoryIndex", "RepositoryIndex"),
+    ("RepositoryModelLoad", "RepositoryModel", "RepositoryModel"),
     (
-        "server_live",
-        "ServerLive",
-        "ServerLiveRequest",
-        "ServerLiveResponse",
-    ),
-    (
-        "server_ready",
-        "ServerReady",
-        "ServerReadyRequest",
-        "ServerReadyResponse",
-    ),
-    (
-        "model_ready",
-        "ModelReady",
-        "ModelRequest",
-        "ModelReadyResponse",
-    ),
-    (
-        "server_metadata",
-        "ServerMetadata",
-        "ServerMetadataRequest",
-        "ServerMetadataResponse",
-    ),
-    (
-        "model_metadata",
-        "ModelMetadata",
-        "ModelRequest",
-        "ModelMetadataResponse",
-    ),
-    (
-        "model_infer",
-        "ModelInfer",
-        "ModelInferRequest",
-        "ModelInferResponse",
-    ),
-    (
-        "model_stream_infer",
-        "ModelStreamInfer",
-        "ModelInferRequest",
-        "ModelStreamInferResponse",
-    ),
-    (
-        "model_config",
-        "ModelConfig",
-        "ModelRequest",
-        "ModelConfigResponse",
-    ),
-    (
-        "repository_index",
-        "RepositoryIndex",
-        "RepositoryIndexRequest",
-        "RepositoryIndexResponse",
-    ),
-    (
-        "repository_model_load",
-        "RepositoryModelLoad",
-        "RepositoryModelRequest",
-        "RepositoryModelResponse",
-    ),
-    (
-        "repository_model_unload",
         "RepositoryModelUnload",
-        "RepositoryModelRequest",
-        "RepositoryModelResponse",
+        "RepositoryModel",
+        "RepositoryModel",
     ),
 ];
+
+/// `ModelInfer` as a function is named: `model_infer`.
+fn snake_case(name: &str) -> String {
+    let mut snake = String::new();
+    for (i, letter) in name.char_indices() {
+        if i > 0 && letter.is_uppercase() {
+            snake.push('_');
+        }
+        snake.extend(letter.to_lowercase());
+    }
+    snake
+}
 
 /// Writes the gRPC service into `OUT_DIR`; its messages are `serve/grpc/messages.rs`.
 fn generate_inference_service() {
@@ -94,14 +59,14 @@ fn generate_inference_service() {
     let mut service = Service::builder()
         .name("GRPCInferenceService")
         .package("inference");
-    for (name, route, input, output) in INFERENCE_METHODS {
+    for (name, input, output) in INFERENCE_METHODS {
         let mut method = Method::builder()
-            .name(*name)
-            .route_name(*route)
-            .input_type(format!("super::super::messages::{input}"))
-            .output_type(format!("super::super::messages::{output}"))
+            .name(snake_case(name))
+            .route_name(name)
+            .input_type(format!("super::super::messages::{input}Request"))
+            .output_type(format!("super::super::messages::{output}Response"))
             .codec_path("tonic_prost::ProstCodec");
-        if name.contains("stream") {
+        if name.contains("Stream") {
             method = method.client_streaming().server_streaming();
         }
         service = service.method(method.build());
@@ -114,9 +79,9 @@ fn generate_inference_service() {
 
 fn main() {
     generate_inference_service();
-    let workspace = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .parent()
-        .expect("the crate has a parent");
+    // As it is now, not as it was when this program was compiled: a folder may have moved.
+    let package = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets it"));
+    let workspace = package.parent().expect("the crate has a parent");
     for source in SOURCES {
         println!(
             "cargo:rerun-if-changed={}",
@@ -128,23 +93,31 @@ fn main() {
         Ok("release") => "wasm",
         _ => "wasm-dev",
     };
-    let guest = build_guest(workspace, &target_folder(&out), profile);
-    let copy = out.join("guest.wasm");
-    fs::copy(&guest, &copy).unwrap_or_else(|e| panic!("cannot copy {}: {e}", guest.display()));
-    println!("cargo:rustc-env=LETHE_GUEST={}", copy.display());
+    let build = |folder: &str, features: &str, variable: &str| {
+        let target = target_folder(&out).join(folder);
+        let guest = build_guest(workspace, &target, profile, features);
+        let copy = out.join(format!("{folder}.wasm"));
+        fs::copy(&guest, &copy).unwrap_or_else(|e| panic!("cannot copy {}: {e}", guest.display()));
+        println!("cargo:rustc-env={variable}={}", copy.display());
+    };
+    build("guest", "+simd128", "LETHE_GUEST");
+    if env::var_os("CARGO_FEATURE_RELAXED_GUEST").is_some() {
+        build(
+            "guest-relaxed",
+            "+simd128,+relaxed-simd",
+            "LETHE_GUEST_RELAXED",
+        );
+    }
 }
 
-/// `target/guest` for an `OUT_DIR` of `target/…/build/lethe-host-…/out`.
+/// `target` for an `OUT_DIR` of `target/…/build/lethe-host-…/out`.
 fn target_folder(out: &Path) -> PathBuf {
     let build = out.ancestors().find(|path| path.ends_with("build"));
-    let target = build
-        .and_then(Path::parent)
-        .and_then(Path::parent)
-        .unwrap_or(out);
-    target.join("guest")
+    let target = build.and_then(Path::parent).and_then(Path::parent);
+    target.unwrap_or(out).to_path_buf()
 }
 
-fn build_guest(workspace: &Path, target: &Path, profile: &str) -> PathBuf {
+fn build_guest(workspace: &Path, target: &Path, profile: &str, features: &str) -> PathBuf {
     let mut cargo = Command::new(env::var_os("CARGO").expect("cargo sets CARGO"));
     // What the outer cargo was told (its target, flags, wrappers such as clippy) is not for the
     // guest; where packages come from is.
@@ -165,7 +138,7 @@ fn build_guest(workspace: &Path, target: &Path, profile: &str) -> PathBuf {
         }
     }
     // Messages of panics name source files: the same names wherever the guest is built.
-    let mut flags = vec!["-Ctarget-feature=+simd128".to_owned()];
+    let mut flags = vec![format!("-Ctarget-feature={features}")];
     flags.push(format!("--remap-path-prefix={}=lethe", workspace.display()));
     if let Some(home) = env::var_os("CARGO_HOME") {
         flags.push(format!(

@@ -21,7 +21,7 @@ use bytes::Bytes;
 use lethe_engine::tensor::Buffer;
 
 use crate::handler::{Handler, Request};
-use crate::message::{Answer, Call, Load};
+use crate::message::{Answer, Call};
 use crate::problem::Problem;
 
 /// What lives between the calls of the host; a cell has one thread.
@@ -54,11 +54,11 @@ extern "C" fn lethe_alloc(len: u32) -> u32 {
     address
 }
 
-/// Loads the model of the [`Load`] message that the host has written, beside those loaded before.
+/// Loads the model of the [`Load`](crate::message::Load) message that the host has written, beside those loaded before.
 #[unsafe(no_mangle)]
 extern "C" fn lethe_load() -> u64 {
     let answer = take_request().and_then(|message| {
-        let loaded = crate::load::load(Load::decode(message)?)?;
+        let loaded = crate::load::load(message)?;
         let info = loaded.info().clone();
         STATE.with_borrow_mut(|state| {
             // The host has checked the body's size: it wrote the body.

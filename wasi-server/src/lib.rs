@@ -31,6 +31,8 @@ mod component;
 mod load;
 #[cfg(target_arch = "wasm32")]
 mod native_kernels;
+#[cfg(target_arch = "wasm32")]
+mod wipe_on_free;
 
 pub use handler::{Handler, Model, ModelInfo, Request, Response, TensorInfo};
 pub use problem::Problem;

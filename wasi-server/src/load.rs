@@ -3,15 +3,17 @@
 use std::hint::black_box;
 
 use bytes::Bytes;
-use lethe_engine::onnx::external_data::ExternalData;
+use lethe_engine::onnx::{self, external_data, external_data::ExternalData};
 use lethe_engine::session::zero_inputs;
 use lethe_engine::tensor::Buffer;
-use lethe_engine::{Numerics, Session, SessionOptions};
+use lethe_engine::{Numerics, Session, SessionOptions, Value};
 
 use crate::handler::Model;
 use crate::message::Load;
 use crate::native_kernels;
 use crate::problem::Problem;
+use crate::wipe_on_free::WipeOnFree;
+use crate::wire::{Reader, WireError, Writer};
 
 /// Free memory that an image has, so that instances need not grow theirs for a request. It is zero,
 /// hence costs nothing until it is used.
@@ -29,26 +31,38 @@ impl ExternalData for Files {
 }
 
 /// Parses, optimises and packs the model, then runs it once so that the image holds the layout for
-/// these shapes and memory to run in; what the run left in that memory is erased.
+/// these shapes and memory to run in; what the run left in that memory is erased, and so is all
+/// that loading allocated and does not need any more: an image stores what is not zero.
 ///
 /// # Errors
 /// When the model cannot be loaded, or does not run on the inputs that were given to warm it up.
-pub(crate) fn load(load: Load) -> Result<Model, Problem> {
-    let options = SessionOptions {
-        numerics: match load.options.reproducible {
-            true => Numerics::Reproducible,
-            false => Numerics::Fast,
-        },
-        files: &Files(load.files),
-        ..SessionOptions::default()
-    };
+pub(crate) fn load(message: Bytes) -> Result<Model, Problem> {
+    let _wiping = WipeOnFree::begin();
+    let load = Load::decode(message)?;
     if let Some((rows, columns)) = load.options.host_tile {
         native_kernels::install((rows as usize, columns as usize));
     }
-    let session = Session::load(load.model, &options)?;
-    let model = Model::new(load.name, session);
-    if !load.warm_up.is_empty() {
-        model.run(&load.warm_up, None, None)?;
+    let numerics = match load.options.reproducible {
+        true => Numerics::Reproducible,
+        false => Numerics::Fast,
+    };
+    // Slices of the message would keep all of it.
+    let mut model = onnx::copy_model(&load.model)?;
+    external_data::take_in(&mut model, &Files(load.files))?;
+    let warm_up = copied(&load.warm_up)?;
+    let name = load.name;
+    drop(load.model);
+    drop(load.warm_up);
+
+    let options = SessionOptions {
+        numerics,
+        ..SessionOptions::default()
+    };
+    let session = Session::from_model(&model, &options)?;
+    drop(model);
+    let model = Model::new(name, session);
+    if !warm_up.is_empty() {
+        model.run(&warm_up, None, None)?;
     } else if let Some(zeros) = zero_inputs(model.session().inputs(), &|_, _, _| None) {
         // Not every model takes sizes of 1 and zeros; one that does not is warm later.
         drop(model.run(&zeros, None, None));
@@ -56,4 +70,11 @@ pub(crate) fn load(load: Load) -> Result<Model, Problem> {
     model.session().wipe();
     drop(black_box(Buffer::zeroed(HEADROOM_BYTES)));
     Ok(model)
+}
+
+/// The same values in memory of their own.
+fn copied(values: &[(String, Value)]) -> Result<Vec<(String, Value)>, WireError> {
+    let mut writer = Writer::new();
+    writer.named_values(values.iter().map(|(name, value)| (name.as_str(), value)));
+    Reader::new(writer.finish().into()).named_values()
 }

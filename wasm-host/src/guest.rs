@@ -14,6 +14,7 @@
 //! The data section is replaced too: by nothing for cells, whose memory the host maps in place, and
 //! by a frozen memory for components.
 
+mod calls;
 mod reencoding;
 
 use std::ops::Range;
@@ -25,9 +26,42 @@ use sha2::{Digest, Sha256};
 static MODULE: &[u8] = include_bytes!(env!("LETHE_GUEST"));
 
 /// The embedded guest, parsed.
-pub(crate) static GUEST: LazyLock<Guest> = LazyLock::new(|| {
+static GUEST: LazyLock<Guest> = LazyLock::new(|| {
     Guest::parse(MODULE).unwrap_or_else(|error| panic!("the embedded guest is broken: {error}"))
 });
+
+/// The guest with relaxed SIMD, where this program was built with it.
+#[cfg(feature = "relaxed-guest")]
+static RELAXED: LazyLock<Guest> = LazyLock::new(|| {
+    let module = include_bytes!(env!("LETHE_GUEST_RELAXED"));
+    Guest::parse(module).unwrap_or_else(|error| panic!("the embedded guest is broken: {error}"))
+});
+
+/// Which build of the guest runs.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum GuestBuild {
+    /// With the 128-bit vectors that every engine has.
+    #[default]
+    Simd128,
+    /// With relaxed SIMD, which not every host of components lets in.
+    RelaxedSimd,
+}
+
+impl GuestBuild {
+    /// Whether this program has it.
+    pub fn is_there(self) -> bool {
+        self == Self::Simd128 || cfg!(feature = "relaxed-guest")
+    }
+
+    /// The guest; the plain one where the other is not there, which who asks for it has to check.
+    pub(crate) fn guest(self) -> &'static Guest {
+        match self {
+            #[cfg(feature = "relaxed-guest")]
+            Self::RelaxedSimd => &RELAXED,
+            _ => &GUEST,
+        }
+    }
+}
 
 /// The import module of the kernels that the host computes.
 pub(crate) const KERNELS: &str = "lethe:kernels";
@@ -179,6 +213,11 @@ impl Guest {
     }
 }
 
+/// Bytes in hexadecimal digits.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 /// The pieces of `memory` that are not zero: runs of whole pages of `page` bytes, joined where
 /// fewer than `join` zero bytes lie between them.
 pub(crate) fn nonzero_runs(memory: &[u8], page: usize, join: usize) -> Vec<Range<usize>> {
@@ -216,6 +255,18 @@ mod tests {
         assert_eq!(nonzero_runs(&memory, 10, 30), [0..40, 90..100]);
         assert!(nonzero_runs(&[], 10, 1).is_empty());
         assert_eq!(nonzero_runs(&memory[..33], 32, 1), [0..33]);
+    }
+
+    #[test]
+    fn a_component_is_rid_of_the_code_that_loads_models() {
+        let live = |door: Door| {
+            let live = calls::live(MODULE, |name| door.keeps_export(name)).unwrap();
+            live.into_iter().filter(|live| *live).count()
+        };
+        // Both answer; only a cell can be asked to load.
+        assert!(live(Door::Component) < live(Door::PureCell));
+        let opened = |door| GUEST.open(door, GUEST.memory_bytes(), &[]).unwrap().len();
+        assert!(opened(Door::Component) < MODULE.len(), "{}", MODULE.len());
     }
 
     #[test]

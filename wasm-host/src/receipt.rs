@@ -24,7 +24,7 @@ use lethe_server::{Request, Response};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::guest::GUEST;
+use crate::guest::GuestBuild;
 use crate::sandbox::ModelSource;
 use crate::settings::{Isolation, NumericsName};
 use crate::signing::{PublicKey, SigningKey};
@@ -76,7 +76,7 @@ impl EngineIdentity {
     pub fn here() -> Self {
         Self {
             lethe: env!("CARGO_PKG_VERSION").into(),
-            guest_sha256: hex::encode(GUEST.hash()),
+            guest_sha256: hex::encode(GuestBuild::default().guest().hash()),
         }
     }
 }

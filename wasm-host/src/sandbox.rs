@@ -43,11 +43,11 @@ use lethe_server::message::{Answer, Call, Load, LoadOptions};
 use lethe_server::{ModelInfo, Problem, Request, Response};
 use zeroize::Zeroizing;
 
+pub use crate::guest::GuestBuild;
 pub use cache::{Cache, default_cache_folder};
 pub use cell::{CallControl, CellError, Limits};
 pub use slots::{WipePolicy, Wiped};
 
-use crate::guest::GUEST;
 use crate::model_file::ModelFile;
 use cell::Cells;
 use image::Image;
@@ -124,6 +124,8 @@ pub struct SandboxSettings {
     pub wipe: WipePolicy,
     /// Where images and code are kept; `None` keeps them in memory.
     pub cache: Option<PathBuf>,
+    /// Which build of the guest runs.
+    pub guest: GuestBuild,
 }
 
 impl Default for SandboxSettings {
@@ -134,6 +136,7 @@ impl Default for SandboxSettings {
             limits: Limits::default(),
             wipe: WipePolicy::default(),
             cache: default_cache_folder(),
+            guest: GuestBuild::default(),
         }
     }
 }
@@ -386,8 +389,9 @@ pub(crate) fn model_image(
         .map(|source| load_message(source, settings).encode())
         .collect();
     let cache = Cache::new(settings.cache.as_deref());
+    let guest = settings.guest.guest();
     let parts: Vec<&[u8]> = messages.iter().map(Vec::as_slice).collect();
-    let key = Cache::key(&[&[&GUEST.hash()[..]], &parts[..]].concat());
+    let key = Cache::key(&[&[&guest.hash()[..]], &parts[..]].concat());
     if let Some(image) = cache.image(&key) {
         return Ok(Arc::new(image));
     }
@@ -399,8 +403,8 @@ pub(crate) fn model_image(
         },
         ..settings.clone()
     };
-    let guest = Image::of_guest().map_err(|error| host(error.into()))?;
-    let cells = Cells::new(Arc::new(guest), &loading, &cache)?;
+    let fresh = Image::of_guest(guest).map_err(|error| host(error.into()))?;
+    let cells = Cells::new(Arc::new(fresh), &loading, &cache)?;
     let mut loader = cells.loader()?;
     let mut models = Vec::with_capacity(messages.len());
     for message in messages {

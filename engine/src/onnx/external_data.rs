@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::proto::StringStringEntry;
+use super::proto::{self, StringStringEntry};
 use crate::error::Error;
 
 /// Gives the bytes of files beside a model. The engine reads no files itself.
@@ -73,6 +73,72 @@ pub(super) fn resolve(
     }
 }
 
+/// Takes copies of all external data into the model's message, which needs no files afterwards and
+/// keeps none of them alive.
+///
+/// # Errors
+/// Where one of them cannot be had.
+pub fn take_in(model: &mut proto::Model, files: &dyn ExternalData) -> Result<(), Error> {
+    let mut result = Ok(());
+    let mut take = |tensor: &mut proto::Tensor| {
+        if result.is_err() || tensor.data_location != Some(1) {
+            return;
+        }
+        let name = tensor.name.as_deref().unwrap_or_default();
+        match resolve(name, &tensor.external_data, files) {
+            Ok(bytes) => {
+                tensor.raw_data = Some(Bytes::copy_from_slice(&bytes));
+                tensor.external_data.clear();
+                tensor.data_location = None;
+            }
+            Err(error) => result = Err(error),
+        }
+    };
+    if let Some(graph) = &mut model.graph {
+        tensors_of_graph(graph, &mut take);
+    }
+    for function in &mut model.functions {
+        tensors_of_attributes(&mut function.attribute_proto, &mut take);
+        tensors_of_nodes(&mut function.node, &mut take);
+    }
+    result
+}
+
+fn tensors_of_graph(graph: &mut proto::Graph, take: &mut dyn FnMut(&mut proto::Tensor)) {
+    graph.initializer.iter_mut().for_each(&mut *take);
+    tensors_of_sparse(graph.sparse_initializer.iter_mut(), take);
+    tensors_of_nodes(&mut graph.node, take);
+}
+
+fn tensors_of_nodes(nodes: &mut [proto::Node], take: &mut dyn FnMut(&mut proto::Tensor)) {
+    for node in nodes {
+        tensors_of_attributes(&mut node.attribute, take);
+    }
+}
+
+fn tensors_of_attributes(
+    attributes: &mut [proto::Attribute],
+    take: &mut dyn FnMut(&mut proto::Tensor),
+) {
+    for attribute in attributes {
+        let one = attribute.t.iter_mut();
+        one.chain(&mut attribute.tensors).for_each(&mut *take);
+        let one = attribute.sparse_tensor.iter_mut();
+        tensors_of_sparse(one.chain(&mut attribute.sparse_tensors), take);
+        for graph in attribute.g.iter_mut().chain(&mut attribute.graphs) {
+            tensors_of_graph(graph, take);
+        }
+    }
+}
+
+fn tensors_of_sparse<'a>(
+    tensors: impl Iterator<Item = &'a mut proto::SparseTensor>,
+    take: &mut dyn FnMut(&mut proto::Tensor),
+) {
+    let parts = tensors.flat_map(|sparse| sparse.values.iter_mut().chain(&mut sparse.indices));
+    parts.for_each(take);
+}
+
 /// Whether a relative path has no way out: no root, drive, `..` or empty part.
 fn stays_inside(location: &str) -> bool {
     !location.contains(['\\', ':', '\0'])
@@ -98,6 +164,61 @@ mod tests {
             value: Some(v.into()),
         };
         pairs.iter().map(entry).collect()
+    }
+
+    #[test]
+    fn a_model_takes_in_what_lies_outside_wherever_it_is_named() {
+        let outside = |location: &str| proto::Tensor {
+            data_location: Some(1),
+            external_data: entries(&[("location", location), ("offset", "3"), ("length", "2")]),
+            ..Default::default()
+        };
+        let graph = |tensor: proto::Tensor| proto::Graph {
+            initializer: vec![tensor],
+            ..Default::default()
+        };
+        let sparse = |tensor: proto::Tensor| proto::SparseTensor {
+            values: Some(tensor.clone()),
+            indices: Some(tensor),
+            ..Default::default()
+        };
+        let model = |tensor: &proto::Tensor| {
+            let attribute = proto::Attribute {
+                t: Some(tensor.clone()),
+                tensors: vec![tensor.clone()],
+                g: Some(graph(tensor.clone())),
+                graphs: vec![graph(tensor.clone())],
+                sparse_tensor: Some(sparse(tensor.clone())),
+                sparse_tensors: vec![sparse(tensor.clone())],
+                ..Default::default()
+            };
+            let node = proto::Node {
+                attribute: vec![attribute.clone()],
+                ..Default::default()
+            };
+            proto::Model {
+                graph: Some(proto::Graph {
+                    node: vec![node.clone()],
+                    sparse_initializer: vec![sparse(tensor.clone())],
+                    ..graph(tensor.clone())
+                }),
+                functions: vec![proto::Function {
+                    node: vec![node],
+                    attribute_proto: vec![attribute],
+                    ..Default::default()
+                }],
+                ..Default::default()
+            }
+        };
+        let inside = proto::Tensor {
+            raw_data: Some(Bytes::from_static(b"34")),
+            ..Default::default()
+        };
+        let mut taken = model(&outside("w"));
+        take_in(&mut taken, &One).unwrap();
+        assert!(taken == model(&inside));
+        assert!(take_in(&mut model(&outside("../w")), &One).is_err());
+        assert!(take_in(&mut taken, &NoExternalData).is_ok());
     }
 
     #[test]

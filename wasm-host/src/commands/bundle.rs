@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use sha2::{Digest, Sha256};
 
 use super::{CommandError, Outcome};
-use crate::bundle::bundle;
+use crate::bundle::{BundleOptions, bundle};
+use crate::guest::hex;
 use crate::model_file::ModelFile;
 use crate::sandbox::{ModelSource, model_name};
 use crate::settings::RunSettings;
@@ -20,6 +21,9 @@ pub struct Bundle {
     /// Where the component goes
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
+    /// Use relaxed SIMD: faster where the host lets it in, refused elsewhere
+    #[arg(long)]
+    relaxed_simd: bool,
 }
 
 #[derive(Debug, serde::Serialize)]
@@ -42,7 +46,11 @@ impl Bundle {
             let source = ModelSource::of_file(model_name(path), &file);
             sources.push(source.map_err(|source| super::in_sandbox(path, source))?);
         }
-        let component = bundle(&sources, settings.numerics.0)
+        let options = BundleOptions {
+            numerics: settings.numerics.0,
+            relaxed_simd: self.relaxed_simd,
+        };
+        let component = bundle(&sources, &options)
             .map_err(|error| CommandError::Request(format!("{error} [{}]", error.code())))?;
         // Whole or not at all: a server may be reading the old file.
         let temporary = self.output.with_extension("tmp");
@@ -52,12 +60,11 @@ impl Bundle {
                 let output = self.output.display();
                 CommandError::Request(format!("cannot write {output}: {error}"))
             })?;
-        let hash = Sha256::digest(&component);
         let report = Report {
             output: &self.output,
             models: sources.iter().map(|source| source.name.as_str()).collect(),
             bytes: component.len(),
-            sha256: hash.iter().map(|byte| format!("{byte:02x}")).collect(),
+            sha256: hex(&Sha256::digest(&component)),
         };
         let mut out = std::io::stdout().lock();
         if json {

@@ -1,5 +1,7 @@
-//! `lethe inspect MODEL`: what a model needs and whether it will run, before it does.
+//! `lethe inspect MODEL`: what a model needs and whether it will run, before it does; or what a
+//! bundle holds.
 
+mod bundle;
 mod operators;
 
 use serde_json::{Value as Json, json};
@@ -20,7 +22,7 @@ use operators::Usage;
 /// Say what a model needs and whether it will run
 #[derive(Debug, clap::Args)]
 pub struct Inspect {
-    /// The ONNX file
+    /// The ONNX file, or a bundle
     model: PathBuf,
     /// Sizes of an input's axes, for the memory of a run [default: 1 where the model does not say]
     #[arg(long = "shape", value_name = "NAME=1x128")]
@@ -62,9 +64,12 @@ impl Inspect {
     /// Runs the command. A model that cannot be loaded is reported, and the outcome is bad.
     ///
     /// # Errors
-    /// When the file cannot be read or is no ONNX model.
+    /// When the file cannot be read or is neither an ONNX model nor a bundle.
     pub fn run(&self, settings: &RunSettings, json: bool) -> Result<Outcome, CommandError> {
         let file = ModelFile::open(&self.model)?;
+        if file.bytes().starts_with(b"\0asm") {
+            return bundle::inspect(&self.model, file.bytes(), json);
+        }
         let model = file
             .decode()
             .map_err(|source| super::in_model(&self.model, source.into()))?;

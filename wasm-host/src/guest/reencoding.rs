@@ -4,6 +4,10 @@
 //! imports to the front of the defined functions, so function indices change: a kept import gets
 //! the number of kept imports before it, a closed one follows all kept ones, and what was defined
 //! stays where it was, since the number of imports and closed functions together is the same.
+//!
+//! What no kept export leads to is *dead*: a component never loads a model again, so the code that
+//! reads, rewrites and plans models is not in it. Dead functions become traps too, which keeps all
+//! indices. Tables are taken as they are: whatever is in one counts as called.
 
 use wasm_encoder::reencode::{self, Reencode, utils};
 use wasm_encoder::{
@@ -11,11 +15,11 @@ use wasm_encoder::{
     FunctionSection, ImportSection, MemorySection, Module,
 };
 use wasmparser::{
-    CodeSectionReader, CustomSectionReader, DataSectionReader, ExportSectionReader,
+    CodeSectionReader, CustomSectionReader, DataSectionReader, ExportSectionReader, FunctionBody,
     FunctionSectionReader, ImportSectionReader, MemorySectionReader, TypeRef,
 };
 
-use super::{Door, GuestError, Segment};
+use super::{Door, GuestError, Segment, calls};
 
 type Result<T> = std::result::Result<T, reencode::Error<GuestError>>;
 
@@ -29,6 +33,8 @@ pub(super) fn open(
         door,
         memory_pages,
         data,
+        live: calls::live(module, |export| door.keeps_export(export))?,
+        body: 0,
         imports: Vec::new(),
         closed: Vec::new(),
     };
@@ -39,10 +45,20 @@ pub(super) fn open(
     Ok(out.finish())
 }
 
+fn trap() -> Function {
+    let mut trap = Function::new([]);
+    trap.instructions().unreachable().end();
+    trap
+}
+
 struct Opening<'a> {
     door: Door,
     memory_pages: u64,
     data: &'a [Segment<'a>],
+    /// Which functions an export leads to.
+    live: Vec<bool>,
+    /// The function, imports included, whose body comes next.
+    body: usize,
     /// New indices of the imported functions.
     imports: Vec<u32>,
     /// Types of the functions that take the place of closed imports.
@@ -100,11 +116,20 @@ impl Reencode for Opening<'_> {
         section: CodeSectionReader<'_>,
     ) -> Result<()> {
         for _ in &self.closed {
-            let mut trap = Function::new([]);
-            trap.instructions().unreachable().end();
-            out.function(&trap);
+            out.function(&trap());
         }
+        self.body = self.imports.len();
         utils::parse_code_section(self, out, section)
+    }
+
+    fn parse_function_body(&mut self, out: &mut CodeSection, body: FunctionBody<'_>) -> Result<()> {
+        let is_live = self.live.get(self.body) == Some(&true);
+        self.body += 1;
+        match is_live {
+            true => utils::parse_function_body(self, out, body)?,
+            false => drop(out.function(&trap())),
+        }
+        Ok(())
     }
 
     fn parse_memory_section(

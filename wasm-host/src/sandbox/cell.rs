@@ -227,7 +227,7 @@ impl Cells {
         };
         let slots = Slots::new(image.clone(), settings.wipe);
         let engine = code::engine(slots.clone()).map_err(host)?;
-        let module = code::module(&engine, door, cache)?;
+        let module = code::module(&engine, settings.guest.guest(), door, cache)?;
         let mut linker = Linker::new(&engine);
         if settings.native_kernels {
             native_kernels::define(&mut linker).map_err(host)?;

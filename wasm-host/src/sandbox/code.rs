@@ -15,7 +15,7 @@ use wasmtime::{Config, Engine, Module, OptLevel};
 use super::SandboxError;
 use super::cache::Cache;
 use super::slots::{Creator, Slots};
-use crate::guest::{Door, GUEST};
+use crate::guest::{Door, Guest};
 use crate::model_file::mapping;
 
 /// Stack of a guest. Rust's own is in its linear memory; this one is for calls and spilled values.
@@ -46,13 +46,18 @@ pub(super) fn engine(slots: Arc<Slots>) -> wasmtime::Result<Engine> {
 ///
 /// # Errors
 /// When the compiler fails, which the embedded guest gives no reason for.
-pub(super) fn module(engine: &Engine, door: Door, cache: &Cache) -> Result<Module, SandboxError> {
+pub(super) fn module(
+    engine: &Engine,
+    guest: &Guest,
+    door: Door,
+    cache: &Cache,
+) -> Result<Module, SandboxError> {
     let host =
         |error: wasmtime::Error| SandboxError::Host(format!("compiling the guest: {error:#}"));
     // wasmtime's own hash covers its version, its settings and the machine's features.
     let mut hasher = DefaultHasher::new();
     engine.precompile_compatibility_hash().hash(&mut hasher);
-    let key = Cache::key(&[GUEST.hash(), &[door as u8], &hasher.finish().to_le_bytes()]);
+    let key = Cache::key(&[guest.hash(), &[door as u8], &hasher.finish().to_le_bytes()]);
     if let Some((path, hash)) = cache.code(&key) {
         if let Some(module) = open(engine, &path, &hash) {
             return Ok(module);
@@ -62,7 +67,7 @@ pub(super) fn module(engine: &Engine, door: Door, cache: &Cache) -> Result<Modul
             path.display()
         );
     }
-    let wasm = GUEST.open(door, GUEST.memory_bytes(), &[]);
+    let wasm = guest.open(door, guest.memory_bytes(), &[]);
     let wasm = wasm.map_err(|error| SandboxError::Host(error.to_string()))?;
     let module = Module::new(engine, wasm).map_err(host)?;
     if cache.is_on_disk() {

@@ -20,7 +20,7 @@ use lethe_server::wire::{Reader, WireError, Writer};
 use sha2::{Digest, Sha256};
 
 use super::slots::HOST_PAGE;
-use crate::guest::{GUEST, nonzero_runs};
+use crate::guest::{Guest, nonzero_runs};
 use crate::model_file::mapping;
 
 const MAGIC: &[u8; 8] = b"LETHEIMG";
@@ -71,9 +71,9 @@ pub(crate) struct Image {
 
 impl Image {
     /// The guest's memory before anything ran, in memory.
-    pub(crate) fn of_guest() -> io::Result<Self> {
-        let mut memory = vec![0u8; GUEST.memory_bytes()];
-        for segment in GUEST.data() {
+    pub(crate) fn of_guest(guest: &Guest) -> io::Result<Self> {
+        let mut memory = vec![0u8; guest.memory_bytes()];
+        for segment in guest.data() {
             memory[segment.address..][..segment.bytes.len()].copy_from_slice(segment.bytes);
         }
         Self::in_memory(&memory, &[])
