@@ -141,6 +141,11 @@ impl Default for SandboxSettings {
     }
 }
 
+/// Opens what slots need of the system, for a process that is about to give up the right to.
+pub fn prepare() {
+    dirty::DirtyPages::of_process();
+}
+
 /// Why a sandbox could not be made.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]

@@ -56,18 +56,25 @@ use lethe_server::handler::allowed;
 use lethe_server::{Problem, Response as Answer};
 use tokio::net::TcpListener;
 use tower_http::cors::{AllowOrigin, CorsLayer};
+use tracing::Instrument;
+use tracing_opentelemetry::OpenTelemetrySpanExt;
 
 use crate::audit::{AuditLog, AuditSettings};
+use crate::signing::SigningKey;
 use crate::tenants::{
     Admission, AdmissionSettings, JwtSettings, JwtVerifier, KeyFile, Refusal, Tenants,
 };
 use access::Access;
 use body::Coding;
 use figures::Figures;
+use inference::Answered;
 use listener::Listeners;
 use repository::Repository;
 use settings::{Given, ServeSettings};
 use tls::Tls;
+
+/// The target of the spans that are sent to a collector.
+pub const TRACES: &str = "lethe::traces";
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -85,6 +92,8 @@ pub struct Server {
     mark: u32,
     tls: Option<Tls>,
     audit: Option<AuditLog>,
+    /// Signs receipts.
+    signing: Option<Arc<SigningKey>>,
 }
 
 impl std::fmt::Debug for Server {
@@ -136,6 +145,8 @@ impl Server {
             let audit = AuditLog::open(&AuditSettings::new(file, key));
             audit.map_err(|error| error.to_string())
         });
+        let signing = given.signing_key.as_deref();
+        let signing = signing.map(SigningKey::open_or_create).transpose();
         let tenants = tenants(given)?;
         let gate = AdmissionSettings {
             permits: settings.max_running,
@@ -160,6 +171,7 @@ impl Server {
             mark: u32::from_le_bytes(mark),
             tls,
             audit: audit.transpose()?,
+            signing: signing.map_err(|error| error.to_string())?.map(Arc::new),
         }))
     }
 
@@ -314,6 +326,41 @@ impl Server {
 }
 
 async fn respond(State(server): State<Arc<Server>>, request: Request) -> Response {
+    let span = tracing::info_span!(
+        target: TRACES,
+        "request",
+        otel.kind = "server",
+        http.request.method = %request.method(),
+        http.response.status_code = tracing::field::Empty,
+    );
+    if span.is_disabled() {
+        return respond_within(server, request).await;
+    }
+    let headers = Headers(request.headers());
+    let parent = opentelemetry::global::get_text_map_propagator(|from| from.extract(&headers));
+    // Without a subscriber that takes parents there is none to set.
+    let _ = span.set_parent(parent);
+    let response = respond_within(server, request)
+        .instrument(span.clone())
+        .await;
+    span.record("http.response.status_code", response.status().as_u16());
+    response
+}
+
+/// Headers, as the trace context (W3C) is read from them.
+struct Headers<'a>(&'a HeaderMap);
+
+impl opentelemetry::propagation::Extractor for Headers<'_> {
+    fn get(&self, key: &str) -> Option<&str> {
+        self.0.get(key)?.to_str().ok()
+    }
+
+    fn keys(&self) -> Vec<&str> {
+        self.0.keys().map(HeaderName::as_str).collect()
+    }
+}
+
+async fn respond_within(server: Arc<Server>, request: Request) -> Response {
     let is_grpc = request
         .headers()
         .get(header::CONTENT_TYPE)
@@ -336,13 +383,24 @@ async fn respond(State(server): State<Arc<Server>>, request: Request) -> Respons
         Ok(Some(control)) => control::respond(&server, &head, control, body, coding).await,
         Ok(None) => inference::respond(&server, &head, body)
             .await
-            .map(|answer| body::http(answer, coding)),
+            .map(|answered| with_receipt(answered, coding)),
         Err(problem) => Err(problem),
     };
     let mut response = answered.unwrap_or_else(|problem| refuse(&head, problem));
     response.headers_mut().insert(REQUEST_ID, id);
     if is_head {
         *response.body_mut() = axum::body::Body::empty();
+    }
+    response
+}
+
+fn with_receipt(answered: Answered, coding: Option<Coding>) -> Response {
+    let mut response = body::http(answered.answer, coding);
+    let receipt = answered
+        .receipt
+        .and_then(|text| HeaderValue::from_str(&text).ok());
+    if let Some(receipt) = receipt {
+        response.headers_mut().insert(inference::RECEIPT, receipt);
     }
     response
 }

@@ -1,5 +1,8 @@
 //! `lethe serve MODEL…`: answers over HTTP until it is told to stop.
 
+mod confinement;
+mod telemetry;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -40,11 +43,29 @@ impl Serve {
             return Ok(Outcome::Good);
         }
         let given = self.given()?;
-        let server = self.server(&given, settings)?;
-        server.repository().load_first().map_err(request)?;
+        // Before there are threads, which would keep their rights.
+        let hardening = match given.confine.unwrap_or(true) {
+            true => Some(
+                confinement::confine(&given, &self.files, self.config.as_deref())
+                    .map_err(request)?,
+            ),
+            false => None,
+        };
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .enable_all()
             .build()?;
+        let _telemetry = {
+            let _inside = runtime.enter();
+            telemetry::start(&given).map_err(request)?
+        };
+        if let Some(hardening) = hardening {
+            tracing::info!(?hardening, "rights that are not needed were given up");
+        }
+        if crate::harden::runs_as_root() {
+            tracing::warn!("running as root, which no server needs");
+        }
+        let server = self.server(&given, settings)?;
+        server.repository().load_first().map_err(request)?;
         let served = runtime.block_on(self.listen(server, &given));
         // What was cut off when the drain's time was over is not waited for.
         runtime.shutdown_background();
@@ -95,7 +116,7 @@ impl Serve {
             return Err(request("no models: name files, or --models DIR"));
         }
         if isolation == Isolation::None {
-            eprintln!("lethe: --isolation none: requests share one address space");
+            tracing::warn!("--isolation none: requests share one address space");
         }
         Server::new(given, repository).map_err(request)
     }

@@ -8,6 +8,7 @@
 
 use std::ffi::c_void;
 use std::fs::File;
+use std::sync::OnceLock;
 
 use rustix::ioctl::{self, Ioctl, IoctlOutput, Opcode};
 
@@ -83,10 +84,17 @@ pub(crate) struct DirtyPages(File);
 
 impl DirtyPages {
     /// The page map, if this kernel can be asked which pages were written.
-    pub(crate) fn open() -> Option<Self> {
+    fn open() -> Option<Self> {
         let pages = Self(File::open("/proc/self/pagemap").ok()?);
         pages.scan(0, 0, &mut []).ok()?;
         Some(pages)
+    }
+
+    /// The page map of this process, opened once: a process that nobody may look into cannot open it
+    /// any more, but keeps what it has open.
+    pub(crate) fn of_process() -> Option<&'static Self> {
+        static PAGES: OnceLock<Option<DirtyPages>> = OnceLock::new();
+        PAGES.get_or_init(Self::open).as_ref()
     }
 
     /// Calls `visit(start, end)` for each range of written pages between two addresses, upwards.

@@ -82,7 +82,7 @@ pub(crate) fn last_wipe() -> Wiped {
 pub(crate) struct Slots {
     image: Arc<Image>,
     policy: WipePolicy,
-    dirty: Option<DirtyPages>,
+    dirty: Option<&'static DirtyPages>,
     free: Mutex<Vec<Slot>>,
 }
 
@@ -90,7 +90,7 @@ impl Slots {
     /// No slots yet: they are made when an instance needs one, and kept.
     pub(crate) fn new(image: Arc<Image>, policy: WipePolicy) -> Arc<Self> {
         let dirty = if policy.pagemap_scan {
-            DirtyPages::open()
+            DirtyPages::of_process()
         } else {
             None
         };
@@ -332,7 +332,7 @@ impl Drop for SlotMemory {
         let mut wiped = Wiped::default();
         if slots.policy.enabled {
             let keep = slots.policy.keep_resident_bytes;
-            match slot.reset(&slots.image, slots.dirty.as_ref(), keep) {
+            match slot.reset(&slots.image, slots.dirty, keep) {
                 Ok(reset) => wiped = reset,
                 // Unmapping erases as well; the next instance gets a new slot.
                 Err(_) => return,

@@ -25,6 +25,9 @@ use super::loaded::Loaded;
 use super::{Head, Server, refused};
 use crate::sandbox::{CallControl, CallReport};
 
+/// The header that asks for a receipt, and that of the answer which has it.
+pub(super) const RECEIPT: &str = "lethe-receipt";
+
 /// Requests of one batch that run at the same time.
 const BATCH_WIDTH: usize = 4;
 
@@ -34,7 +37,24 @@ pub(super) struct Ask {
     pub(super) content_type: Option<String>,
     pub(super) accept: Option<String>,
     pub(super) json_bytes: Option<u64>,
+    /// Whether the client wants a signed statement of what it got.
+    pub(super) wants_receipt: bool,
     pub(super) body: Zeroizing<Vec<u8>>,
+}
+
+/// An answer, and the receipt that was asked for.
+pub(super) struct Answered {
+    pub(super) answer: Answer,
+    pub(super) receipt: Option<String>,
+}
+
+impl From<Answer> for Answered {
+    fn from(answer: Answer) -> Self {
+        Self {
+            answer,
+            receipt: None,
+        }
+    }
 }
 
 impl Ask {
@@ -45,6 +65,7 @@ impl Ask {
             content_type: Some("application/json".into()),
             accept: None,
             json_bytes: None,
+            wants_receipt: false,
             body: Zeroizing::new(body),
         }
     }
@@ -66,7 +87,7 @@ pub(super) async fn respond(
     server: &Arc<Server>,
     head: &Head,
     body: Body,
-) -> Result<Answer, Problem> {
+) -> Result<Answered, Problem> {
     let route = route(head.method.as_str(), head.path())?;
     let caller = server
         .access
@@ -76,7 +97,10 @@ pub(super) async fn respond(
     let answer = async {
         let ask = read(server, &caller, head, body).await?;
         match &route {
-            Route::Batch => answer_batch(server, &caller, &ask, deadline).await,
+            Route::Batch => {
+                let answer = answer_batch(server, &caller, &ask, deadline).await;
+                answer.map(Answered::from)
+            }
             route => {
                 let name = model_name(server, route, &ask)?.map(Cow::into_owned);
                 server.infer(&caller, name.as_deref(), ask, deadline).await
@@ -117,6 +141,7 @@ async fn read(server: &Server, caller: &Caller, head: &Head, from: Body) -> Resu
         content_type: head.text(header::CONTENT_TYPE).map(str::to_owned),
         accept: head.text(header::ACCEPT).map(str::to_owned),
         json_bytes: head.text(JSON_BYTES).map(json_bytes).transpose()?,
+        wants_receipt: head.headers.contains_key(RECEIPT),
         body,
     })
 }
@@ -222,23 +247,35 @@ impl Server {
         name: Option<&str>,
         ask: Ask,
         deadline: Instant,
-    ) -> Result<Answer, Problem> {
+    ) -> Result<Answered, Problem> {
         let request_bytes = ask.body.len() as u64;
         let model = self.model(caller, name).await?;
         let ending = Ending::begin(self, caller, &model, request_bytes);
+        let signing = ask.wants_receipt.then(|| self.signing.clone());
+        let signing = match signing {
+            Some(None) => {
+                let detail = "receipts need a key that signs them: see the setting signing_key";
+                return Err(Problem::new(409, "LETHE-RECEIPT", detail));
+            }
+            signing => signing.flatten(),
+        };
         let ran = self
             .run(caller, &model, deadline, move |model, control| {
-                model.answer(&ask.request(), control)
+                let request = ask.request();
+                let (answer, report) = model.answer(&request, control);
+                let receipt = signing.map(|key| model.receipt(&request, &answer, &key));
+                (Answered { answer, receipt }, report)
             })
             .await;
-        let (answer, report) = match ran {
+        let (answered, report) = match ran {
             Ok(ran) => ran,
-            Err(problem) => (problem.into(), CallReport::default()),
+            Err(problem) => (Answer::from(problem).into(), CallReport::default()),
         };
+        let answer = &answered.answer;
         ending
             .finish(answer.status, answer.body.len() as u64, report)
             .await?;
-        Ok(answer)
+        Ok(answered)
     }
 
     /// Runs a model on tensors.
@@ -332,7 +369,8 @@ async fn answer_batch(
     let mut answers = stream::iter(items).buffered(BATCH_WIDTH);
     let mut responses = batch::Responses::default();
     while let Some(answer) = answers.next().await {
-        responses.push(&answer.unwrap_or_else(Answer::from).body);
+        let answer = answer.map_or_else(Answer::from, |answered: Answered| answered.answer);
+        responses.push(&answer.body);
     }
     Ok(responses.finish())
 }

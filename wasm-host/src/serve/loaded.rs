@@ -5,14 +5,14 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Instant, SystemTime};
 
-use bytes::Bytes;
 use lethe_engine::{Session, Value};
 use lethe_server::{Handler, Model, ModelInfo, Problem, Request, Response};
-use sha2::{Digest, Sha256};
 
 use crate::model_file::ModelFile;
+use crate::receipt::{ModelIdentity, Receipt, RunIdentity};
 use crate::sandbox::{CallControl, CallReport, ModelSource, Sandbox, SandboxSettings};
 use crate::settings::{Isolation, RunSettings};
+use crate::signing::SigningKey;
 
 /// How models of a server are loaded.
 #[derive(Debug, Clone)]
@@ -42,8 +42,9 @@ enum Place {
 pub struct Loaded {
     place: Place,
     path: PathBuf,
-    content: Bytes,
-    sha256: OnceLock<String>,
+    source: ModelSource,
+    run: RunIdentity,
+    identity: OnceLock<ModelIdentity>,
     /// When it was loaded.
     pub since: SystemTime,
     /// How long that took, in microseconds.
@@ -73,7 +74,10 @@ impl Loaded {
             );
             return Err(refused(&error, "LETHE-MODEL-SIZE"));
         }
-        let place = match loading.run.isolation.unwrap_or(Isolation::Sandbox) {
+        let source = ModelSource::of_file(name, &file);
+        let source = source.map_err(|error| refused(&error, error.code()))?;
+        let isolation = loading.run.isolation.unwrap_or(Isolation::Sandbox);
+        let place = match isolation {
             Isolation::None => {
                 let options = loading.run.session_options(&file);
                 let mut options = options.map_err(|error| refused(&error, "LETHE-SETTINGS"))?;
@@ -84,16 +88,21 @@ impl Loaded {
                 Place::Native(Handler::new(vec![model], loading.max_body_bytes))
             }
             Isolation::Sandbox => {
-                let sandbox = ModelSource::of_file(name, &file)
-                    .and_then(|source| Sandbox::new(&source, &loading.sandbox));
+                let sandbox = Sandbox::new(&source, &loading.sandbox);
                 Place::Sandbox(sandbox.map_err(|error| refused(&error, error.code()))?)
             }
         };
         Ok(Self {
             place,
             path: path.into(),
-            content: file.bytes().clone(),
-            sha256: OnceLock::new(),
+            source,
+            run: RunIdentity::new(
+                isolation,
+                loading.run.numerics.0,
+                loading.sandbox.native_kernels,
+                loading.run.level(),
+            ),
+            identity: OnceLock::new(),
             since: SystemTime::now(),
             load_us: begun.elapsed().as_micros() as u64,
             last_used: AtomicU64::new(0),
@@ -115,7 +124,7 @@ impl Loaded {
 
     /// Bytes of its file.
     pub fn file_bytes(&self) -> u64 {
-        self.content.len() as u64
+        self.source.model.len() as u64
     }
 
     /// Bytes of memory that all instances share, and that one begins with; 0 without isolation.
@@ -129,12 +138,21 @@ impl Loaded {
         }
     }
 
-    /// The hash of its file. Computed at the first call, which takes milliseconds for large models.
+    /// The hashes of its files. Computed at the first call, which takes milliseconds for large
+    /// models.
+    pub fn identity(&self) -> &ModelIdentity {
+        self.identity
+            .get_or_init(|| ModelIdentity::of(&self.source))
+    }
+
+    /// The hash of its file, as [`Loaded::identity`] has it.
     pub fn sha256(&self) -> &str {
-        self.sha256.get_or_init(|| {
-            let hash = Sha256::digest(&self.content);
-            hash.iter().map(|byte| format!("{byte:02x}")).collect()
-        })
+        &self.identity().sha256
+    }
+
+    /// A signed statement that `request` got `answer`.
+    pub fn receipt(&self, request: &Request<'_>, answer: &Response, key: &SigningKey) -> String {
+        Receipt::issue(self.identity(), &self.run, request, answer, key)
     }
 
     /// Where it came from.

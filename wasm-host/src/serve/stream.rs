@@ -266,7 +266,10 @@ async fn one(server: &Arc<Server>, caller: &Caller, body: Vec<u8>) -> Result<Ans
     let deadline = Instant::now() + server.settings.request_timeout;
     let run = server.infer(caller, name.as_deref(), ask, deadline);
     let late = |_| Problem::new(504, "LETHE-DEADLINE", "the request took too long");
-    tokio::time::timeout_at(deadline, run).await.map_err(late)?
+    let answered = tokio::time::timeout_at(deadline, run)
+        .await
+        .map_err(late)??;
+    Ok(answered.answer)
 }
 
 fn head(id: &str, is_final: bool) -> Vec<u8> {
