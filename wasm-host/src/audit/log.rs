@@ -9,94 +9,29 @@
 //! not healthy, the queue fills, and then requests wait or fail, as the settings say. What cannot be
 //! written until the end is counted in the error of [`AuditLog::close`].
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
+mod resume;
+mod settings;
+mod writer;
+
+use std::fs::{self, OpenOptions};
+use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
+use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
 
-use serde::{Deserialize, Serialize};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError, oneshot};
 
-use super::chain::{Broken, Chain, SEQ_DIGITS, files_of, split};
-use super::line::{Content, Entry, Head, Reason, append};
+pub use settings::{AuditSettings, WhenFull};
+
+use super::chain::Broken;
+use super::line::Entry;
 use crate::signing::{PublicKey, SigningKey, SigningKeyError};
-use crate::{hex, private_file, timestamp};
-
-/// What happens to a request while the queue of the log is full.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum WhenFull {
-    /// It waits.
-    Wait,
-    /// It fails, and so it does as long as the log is not healthy.
-    Fail,
-}
-
-/// The section `[audit]` of the settings.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct AuditSettings {
-    /// The log.
-    pub file: PathBuf,
-    /// The key of its checkpoints; made where there is none.
-    pub key: PathBuf,
-    /// Lines after which there is a checkpoint.
-    #[serde(default = "default_checkpoint_lines")]
-    pub checkpoint_lines: u64,
-    /// Seconds after which there is a checkpoint, if lines were written.
-    #[serde(default = "default_checkpoint_seconds")]
-    pub checkpoint_seconds: u64,
-    /// Size at which the log goes on in another file.
-    #[serde(default = "default_rotate_bytes")]
-    pub rotate_bytes: u64,
-    /// Entries that may wait to be written.
-    #[serde(default = "default_queue")]
-    pub queue: usize,
-    /// What happens when as many wait.
-    #[serde(default = "default_when_full")]
-    pub when_full: WhenFull,
-    /// Whether a request is answered only after its line is on the disk. Otherwise what was queued
-    /// when the process is killed, some milliseconds' worth, is lost.
-    #[serde(default)]
-    pub wait_for_disk: bool,
-}
-
-fn default_checkpoint_lines() -> u64 {
-    1000
-}
-fn default_checkpoint_seconds() -> u64 {
-    60
-}
-fn default_rotate_bytes() -> u64 {
-    256 << 20
-}
-fn default_queue() -> usize {
-    4096
-}
-fn default_when_full() -> WhenFull {
-    WhenFull::Wait
-}
-
-impl AuditSettings {
-    /// The usual settings for a log and its key.
-    pub fn new(file: impl Into<PathBuf>, key: impl Into<PathBuf>) -> Self {
-        Self {
-            file: file.into(),
-            key: key.into(),
-            checkpoint_lines: default_checkpoint_lines(),
-            checkpoint_seconds: default_checkpoint_seconds(),
-            rotate_bytes: default_rotate_bytes(),
-            queue: default_queue(),
-            when_full: default_when_full(),
-            wait_for_disk: false,
-        }
-    }
-}
+use crate::{private_file, timestamp};
+use resume::resume;
+use writer::{Batch, OpenDisk, Writer, open_file};
 
 /// Why the log cannot be written.
 #[derive(Debug, thiserror::Error)]
@@ -138,34 +73,6 @@ pub enum AuditError {
         /// What the system said last.
         reason: String,
     },
-}
-
-/// Where lines go: a file, or in tests a disk that is full.
-trait Disk: Send {
-    fn append(&mut self, bytes: &[u8]) -> io::Result<()>;
-    fn sync(&mut self) -> io::Result<()>;
-    fn cut(&mut self, len: u64) -> io::Result<()>;
-}
-
-impl Disk for File {
-    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.write_all(bytes)
-    }
-    fn sync(&mut self) -> io::Result<()> {
-        self.sync_data()
-    }
-    fn cut(&mut self, len: u64) -> io::Result<()> {
-        self.set_len(len)
-    }
-}
-
-type OpenDisk = Box<dyn FnMut(&Path) -> io::Result<Box<dyn Disk>> + Send>;
-
-fn open_file(path: &Path) -> io::Result<Box<dyn Disk>> {
-    let mut options = OpenOptions::new();
-    let file = options.append(true).create(true).mode(0o600).open(path)?;
-    private_file::sync_folder(path)?;
-    Ok(Box::new(file))
 }
 
 struct Message {
@@ -401,279 +308,6 @@ fn io_error(path: &Path, what: &'static str, source: io::Error) -> AuditError {
         what,
         source,
     }
-}
-
-/// Where the log at `path` has come to, and the length of its file; repairs its end.
-fn resume(path: &Path, key: PublicKey) -> Result<(Head, u64), AuditError> {
-    let failed = |what| move |source| io_error(path, what, source);
-    let files = files_of(path).map_err(failed("list the files of"))?;
-    let current = match fs::read(path) {
-        Ok(content) => content,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
-        Err(error) => return Err(failed("read")(error)),
-    };
-    let (_, torn) = split(&current);
-    let first_seq = match number_of(&current) {
-        Some(first_seq) => first_seq,
-        // Nothing whole in the file, so the one before it says where to go on.
-        None => match files.iter().rev().find(|file| *file != path) {
-            Some(last) => {
-                let content = fs::read(last).map_err(failed("read the last rotated file of"))?;
-                let chain = read(last, number_of(&content).unwrap_or(1), &content, key)?;
-                let len = repair(path, &current, torn)?;
-                return Ok((chain.head, len));
-            }
-            None => 1,
-        },
-    };
-    let chain = read(path, first_seq, &current, key)?;
-    let len = repair(path, &current, torn)?;
-    Ok((chain.head, len))
-}
-
-/// The number of the first line.
-fn number_of(content: &[u8]) -> Option<u64> {
-    let line = content.split(|&byte| byte == b'\n').next()?;
-    let rest = line.strip_prefix(b"{\"seq\":")?;
-    let digits = rest.split(|byte| !byte.is_ascii_digit()).next()?;
-    let is_whole = content.contains(&b'\n');
-    std::str::from_utf8(digits)
-        .ok()?
-        .parse()
-        .ok()
-        .filter(|_| is_whole)
-}
-
-/// Reads the whole lines of a file.
-fn read(file: &Path, first_seq: u64, content: &[u8], key: PublicKey) -> Result<Chain, AuditError> {
-    let mut chain = Chain::new(first_seq, Some(key));
-    for (i, line) in split(content).0.enumerate() {
-        chain.push(line).map_err(|reason| {
-            AuditError::Broken(Broken {
-                file: file.into(),
-                line: i + 1,
-                reason,
-            })
-        })?;
-    }
-    Ok(chain)
-}
-
-/// Moves a last line without an end aside, and returns the length of what stays.
-fn repair(path: &Path, content: &[u8], torn: &[u8]) -> Result<u64, AuditError> {
-    let len = (content.len() - torn.len()) as u64;
-    if torn.is_empty() {
-        return Ok(len);
-    }
-    let failed = |what| move |source| io_error(path, what, source);
-    let aside = private_file::beside(path, ".torn");
-    let mut options = OpenOptions::new();
-    let mut kept = options
-        .append(true)
-        .create(true)
-        .mode(0o600)
-        .open(&aside)
-        .map_err(failed("move the torn end of"))?;
-    kept.write_all(torn)
-        .and_then(|()| kept.write_all(b"\n"))
-        .and_then(|()| kept.sync_all())
-        .map_err(failed("move the torn end of"))?;
-    let file = OpenOptions::new().write(true).open(path);
-    file.and_then(|file| file.set_len(len).and_then(|()| file.sync_all()))
-        .map_err(failed("cut the torn end of"))?;
-    tracing::warn!(
-        "audit log {}: the last line had no end ({} bytes): moved to {}",
-        path.display(),
-        torn.len(),
-        aside.display()
-    );
-    Ok(len)
-}
-
-/// Lines that are to be written together.
-#[derive(Default)]
-struct Batch {
-    text: String,
-    lines: u64,
-    entries: u64,
-    written: Vec<oneshot::Sender<()>>,
-    rooms: Vec<OwnedSemaphorePermit>,
-    checkpoint: Option<(u64, String)>,
-}
-
-/// Bytes of a batch after which it is written, although more is queued.
-const BATCH_BYTES: usize = 256 << 10;
-/// Between attempts to write to a disk that takes nothing.
-const RETRY: Duration = Duration::from_millis(250);
-
-struct Writer {
-    settings: AuditSettings,
-    key: SigningKey,
-    open: OpenDisk,
-    disk: Box<dyn Disk>,
-    /// Bytes of the file that are certainly on the disk.
-    len: u64,
-    /// Whether there is more in the file, of an attempt that failed.
-    is_torn: bool,
-    /// After the batch.
-    head: Head,
-    lines_since: u64,
-    checkpoint_at: Option<Instant>,
-    batch: Batch,
-    shared: Arc<Shared>,
-    /// Held as long as the file is written.
-    _lock: File,
-}
-
-impl Writer {
-    /// Writes what comes until the end, and returns how many entries could not be written.
-    fn run(mut self, messages: &Receiver<Message>) -> Result<(), u64> {
-        loop {
-            let patience = match (self.batch.text.is_empty(), self.checkpoint_at) {
-                (false, _) => RETRY,
-                (true, Some(at)) => at.saturating_duration_since(Instant::now()),
-                (true, None) => Duration::from_secs(3600),
-            };
-            match messages.recv_timeout(patience) {
-                Ok(message) => self.take(message),
-                Err(RecvTimeoutError::Timeout) => {}
-                // All that was queued has been taken.
-                Err(RecvTimeoutError::Disconnected) => return self.close(),
-            }
-            while self.batch.text.len() < BATCH_BYTES {
-                match messages.try_recv() {
-                    Ok(message) => self.take(message),
-                    Err(_) => break,
-                }
-            }
-            if self.is_checkpoint_due() {
-                self.checkpoint(Reason::Periodic);
-            }
-            self.try_flush();
-        }
-    }
-
-    /// Adds a message to the batch.
-    fn take(&mut self, message: Message) {
-        self.add(message.time, Content::Request(message.entry));
-        self.batch.entries += 1;
-        self.batch.rooms.extend(message.room);
-        self.batch.written.extend(message.written);
-        if self.lines_since >= self.settings.checkpoint_lines {
-            self.checkpoint(Reason::Periodic);
-        }
-    }
-
-    fn opened(&self) -> Content {
-        Content::Open {
-            format: 1,
-            lethe: env!("CARGO_PKG_VERSION").into(),
-            public_key: self.key.public_key(),
-        }
-    }
-
-    fn add(&mut self, time: String, content: Content) {
-        self.head = append(&mut self.batch.text, self.head, time, content, &self.key);
-        self.batch.lines += 1;
-        self.lines_since += 1;
-        let patience = Duration::from_secs(self.settings.checkpoint_seconds.max(1));
-        self.checkpoint_at
-            .get_or_insert_with(|| Instant::now() + patience);
-    }
-
-    fn is_checkpoint_due(&self) -> bool {
-        self.checkpoint_at.is_some_and(|at| at <= Instant::now())
-    }
-
-    fn checkpoint(&mut self, reason: Reason) {
-        self.add(timestamp::now(), Content::Checkpoint { reason });
-        self.batch.checkpoint = Some((self.head.seq, hex::encode(self.head.hash)));
-        self.lines_since = 0;
-        self.checkpoint_at = None;
-    }
-
-    fn try_flush(&mut self) {
-        let result = self.flush().and_then(|()| self.rotate_if_large());
-        let trouble = result.err().map(|error| error.to_string());
-        if let Some(trouble) = &trouble
-            && self.shared.trouble().is_none()
-        {
-            tracing::error!(
-                "audit log {}: cannot write: {trouble}",
-                self.settings.file.display()
-            );
-        }
-        self.shared.set_trouble(trouble);
-    }
-
-    /// Writes the batch; all of it, or the file is as it was.
-    fn flush(&mut self) -> io::Result<()> {
-        if self.batch.text.is_empty() {
-            return Ok(());
-        }
-        // Half a batch must not stay in front of the next attempt.
-        if self.is_torn {
-            self.disk.cut(self.len)?;
-            self.is_torn = false;
-        }
-        let text = self.batch.text.as_bytes();
-        let written = self.disk.append(text).and_then(|()| self.disk.sync());
-        if let Err(error) = written {
-            self.is_torn = self.disk.cut(self.len).is_err();
-            return Err(error);
-        }
-        self.len += text.len() as u64;
-        let batch = std::mem::take(&mut self.batch);
-        self.shared.lines.fetch_add(batch.lines, Ordering::Relaxed);
-        if let Some(checkpoint) = batch.checkpoint {
-            let shared = self.shared.checkpoint.lock();
-            *shared.unwrap_or_else(PoisonError::into_inner) = Some(checkpoint);
-        }
-        for written in batch.written {
-            // Whoever waited may be gone.
-            let _ = written.send(());
-        }
-        Ok(())
-    }
-
-    /// Goes on in a new file where this one is large.
-    fn rotate_if_large(&mut self) -> io::Result<()> {
-        if self.len < self.settings.rotate_bytes.max(1) {
-            return Ok(());
-        }
-        self.checkpoint(Reason::Rotated);
-        self.flush()?;
-        let path = self.settings.file.clone();
-        // Not there where an attempt was made that got as far as here.
-        if path.exists() {
-            let first = first_seq_of(&path)?;
-            let ending = format!(".{first:0SEQ_DIGITS$}");
-            fs::rename(&path, private_file::beside(&path, &ending))?;
-        }
-        self.disk = (self.open)(&path)?;
-        self.len = 0;
-        let opened = self.opened();
-        self.add(timestamp::now(), opened);
-        self.flush()
-    }
-
-    /// Writes the last checkpoint, or says how many entries could not be written.
-    fn close(mut self) -> Result<(), u64> {
-        self.checkpoint(Reason::Closed);
-        self.flush().map_err(|error| {
-            self.shared.set_trouble(Some(error.to_string()));
-            self.batch.entries
-        })
-    }
-}
-
-/// The number of the first line in a file.
-fn first_seq_of(path: &Path) -> io::Result<u64> {
-    use std::io::{BufRead, BufReader, Read};
-    let mut line = Vec::new();
-    let file = File::open(path)?.take(4096);
-    BufReader::new(file).read_until(b'\n', &mut line)?;
-    number_of(&line).ok_or_else(|| io::Error::other("the first line has no number"))
 }
 
 #[cfg(test)]

@@ -426,10 +426,10 @@ impl State {
             return Err(Refusal::QueueFull { retry_after: wait });
         }
         let left = deadline.saturating_duration_since(now);
-        let own = Duration::from_nanos(own_ns);
-        let needed = wait + own;
+        let needed = wait + Duration::from_nanos(own_ns);
         if needed > left {
-            if own > left {
+            // No run is under way that would correct the average if it is wrong.
+            if account.is_resting() {
                 account.doubt(own_ns);
             }
             let retry_after = needed - left;
@@ -487,8 +487,8 @@ impl State {
                 account.begin(charged_ns);
                 self.running += 1;
             } else {
-                account.doubt(charged_ns);
                 if account.is_resting() {
+                    account.doubt(charged_ns);
                     self.active -= 1;
                 }
             }

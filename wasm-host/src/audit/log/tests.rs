@@ -1,5 +1,9 @@
+use super::writer::Disk;
 use super::*;
+use std::fs::File;
+use std::io::Write;
 use std::sync::atomic::AtomicBool;
+use std::time::{Duration, Instant};
 
 use crate::audit::verify;
 use crate::test_folder::TestFolder;

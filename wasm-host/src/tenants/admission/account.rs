@@ -155,8 +155,8 @@ impl Account {
         }
     }
 
-    /// Expects a little less from now on. Said where a request was refused since its run would take
-    /// too long: if none were run, the average could never be found wrong.
+    /// Expects a little less from now on. Said where a tenant of which nothing runs was refused for
+    /// want of time: if none of its requests were run, the average could never be found wrong.
     pub(super) fn doubt(&mut self, expected_ns: u64) {
         self.mean_ns = (expected_ns - expected_ns / 8).max(1);
     }
