@@ -434,15 +434,11 @@ fn refuse(head: &Head, problem: Problem) -> Response {
 
 /// A request that is not run, as a problem.
 fn refused(refusal: Refusal) -> Problem {
-    let status = match refusal {
-        Refusal::Rate { .. } | Refusal::QueueFull { .. } => 429,
-        _ => 503,
-    };
     let code = match refusal {
         Refusal::Rate { .. } => "LETHE-RATE",
         Refusal::QueueFull { .. } => "LETHE-QUEUE",
         Refusal::Draining => "LETHE-DRAINING",
         _ => "LETHE-OVERLOAD",
     };
-    Problem::new(status, code, refusal.to_string())
+    Problem::new(refusal.status(), code, refusal.to_string())
 }
