@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 
 /// Buckets in each doubling: a percentile is right within an eighth.
 const PER_OCTAVE: u64 = 8;
-/// Octaves from 8 microseconds on: up to 19 hours.
-const OCTAVES: u64 = 33;
+/// Octaves from 8 microseconds on: up to 12 days.
+const OCTAVES: u64 = 37;
 const BUCKETS: usize = (PER_OCTAVE * (OCTAVES + 1)) as usize;
 
 /// Durations in microseconds.
