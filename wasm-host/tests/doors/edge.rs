@@ -259,18 +259,24 @@ fn a_bundle_keeps_no_copy_of_the_file_it_was_made_from() {
 }
 
 #[test]
-fn relaxed_simd_is_refused_by_a_program_without_it() {
-    if cfg!(feature = "relaxed-guest") {
-        return;
-    }
+fn relaxed_simd_is_served_or_refused_by_a_program_without_it() {
     let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("edge-relaxed.wasm");
     let done = lethe()
         .args(["bundle", "--relaxed-simd", "-o"])
-        .arg(path)
-        .arg(digits().join("model.onnx"))
+        .args([&path, &digits().join("model.onnx")])
         .output()
         .unwrap();
     let said = String::from_utf8(done.stderr).unwrap();
+    if cfg!(feature = "relaxed-guest") {
+        assert_eq!(done.status.code(), Some(0), "{said}");
+        let report: Value = serde_json::from_str(&inspect(&path, &["--json"]).1).unwrap();
+        assert_eq!(report["relaxed_simd"], json!(true));
+        let Some(server) = wasmtime_serve(&path) else {
+            return;
+        };
+        check("relaxed SIMD", &server.infer(&digits_request()));
+        return;
+    }
     assert_eq!(
         (done.status.code(), said.lines().count()),
         (Some(2), 1),
