@@ -308,6 +308,8 @@ JCO = optional(npm_packages("tests/edge", ("npm", "install", "--no-save")))
 OPEN_MODELS = ["squeezenet1_1", "mobilenet_v2", "resnet18", "bert_base", "gpt2_small"]
 LAVAPIPE = debian("mesa-vulkan-drivers", "usr/share/vulkan/icd.d/lvp_icd*.json")
 CHROMIUM = debian("chromium", "chromium")
+# The recipe for nginx in front of a bundle is run.
+EDGE = [debian("nginx", "/usr/sbin/nginx"), debian("curl", "curl"), debian("openssl", "openssl")]
 
 EMBEDDED = "models/digits models/vibration"
 REAL = ("target/models/real/* "
@@ -337,7 +339,7 @@ NATIVE = Suite(
     "sandbox host, server, bundles; hostile input, expected answers, reproducible bits, allocations",
     [LAVAPIPE, JCO, optional(npm_packages("tests/browser")), optional(CHROMIUM),
      optional(npm_packages("web")), optional(npm_packages("www")), optional(wasm_bindgen),
-     optional(make("site"))],
+     optional(make("site")), *map(optional, EDGE)],
     cargo_test("-p", "lethe-engine", "-p", "lethe-host", "-p", "lethe-server", "-p", "lethe-tests",
                "--features", "lethe-engine/webgpu,lethe-host/webgpu,lethe-host/wasmtime-serve"),
     rust_counts, limit_minutes=40,

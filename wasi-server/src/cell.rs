@@ -54,7 +54,8 @@ extern "C" fn lethe_alloc(len: u32) -> u32 {
     address
 }
 
-/// Loads the model of the [`Load`](crate::message::Load) message that the host has written, beside those loaded before.
+/// Loads the model of the [`Load`](crate::message::Load) message that the host has written, beside
+/// those loaded before.
 #[unsafe(no_mangle)]
 extern "C" fn lethe_load() -> u64 {
     let answer = take_request().and_then(|message| {

@@ -1,6 +1,12 @@
 //! One request, the same answer at every door: a sandbox per request, with and without native
 //! kernels, this process, and the bundle under hosts of WASI HTTP that know nothing of Lethe.
 
+#[path = "doors/edge.rs"]
+mod edge;
+#[path = "doors/manifests.rs"]
+mod manifests;
+#[path = "doors/nginx.rs"]
+mod nginx;
 #[path = "doors/reproducible.rs"]
 mod reproducible;
 #[path = "doors/server.rs"]

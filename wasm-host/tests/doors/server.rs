@@ -25,7 +25,7 @@ pub(crate) fn lethe() -> Command {
 /// A server that ends with the test.
 pub(crate) struct Server {
     pub(crate) process: Child,
-    address: String,
+    pub(crate) address: String,
 }
 
 impl Drop for Server {
@@ -153,17 +153,23 @@ pub(crate) fn bundle_with_cache(cache: &Path, model: &Path, name: &str) -> PathB
     path
 }
 
-/// Stock `wasmtime serve` on a bundle, where it was built.
-pub(crate) fn wasmtime_serve(bundle: &Path) -> Option<Server> {
+/// Stock `wasmtime`, where it was built.
+pub(crate) fn wasmtime() -> Option<Command> {
     let program = examples().join("wasmtime_serve");
     if !program.exists() {
         eprintln!("skipped: wasmtime serve is not built: --features wasmtime-serve");
         return None;
     }
+    Some(Command::new(program))
+}
+
+/// Stock `wasmtime serve` on a bundle, where it was built.
+pub(crate) fn wasmtime_serve(bundle: &Path) -> Option<Server> {
     let port = free_port();
-    let mut command = Command::new(program);
+    let mut command = wasmtime()?;
+    // Where it was compiled ahead; another file is refused or taken just the same.
     command
-        .arg("--addr")
+        .args(["--allow-precompiled", "--addr"])
         .arg(format!("127.0.0.1:{port}"))
         .arg(bundle);
     Some(Server::peer(command, port))
