@@ -40,6 +40,11 @@ pub trait Runner: Sync {
     /// Where inputs do not fit the model, a node fails or a limit is exceeded.
     fn run(&self, inputs: &[(&str, Value)]) -> Result<Vec<(String, Value)>, RunnerError>;
 
+    /// The sandbox, where the model runs in one.
+    fn sandbox(&self) -> Option<&Sandbox> {
+        None
+    }
+
     /// The session, where the model runs in this process.
     fn session(&self) -> Option<&Session> {
         None
@@ -83,11 +88,6 @@ impl SandboxRunner {
             sandbox,
         }
     }
-
-    /// The sandbox.
-    pub fn sandbox(&self) -> &Sandbox {
-        &self.sandbox
-    }
 }
 
 impl Runner for SandboxRunner {
@@ -104,5 +104,9 @@ impl Runner for SandboxRunner {
             .iter()
             .map(|(name, value)| ((*name).to_owned(), value.clone()));
         Ok(self.sandbox.run(inputs.collect())?)
+    }
+
+    fn sandbox(&self) -> Option<&Sandbox> {
+        Some(&self.sandbox)
     }
 }

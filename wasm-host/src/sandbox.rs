@@ -389,14 +389,13 @@ pub(crate) fn model_image(
     settings: &SandboxSettings,
 ) -> Result<Arc<Image>, SandboxError> {
     let host = |error: image::ImageError| SandboxError::Host(error.to_string());
-    let messages: Vec<Vec<u8>> = sources
+    let loads: Vec<Load> = sources
         .iter()
-        .map(|source| load_message(source, settings).encode())
+        .map(|source| load_message(source, settings))
         .collect();
     let cache = Cache::new(settings.cache.as_deref());
     let guest = settings.guest.guest();
-    let parts: Vec<&[u8]> = messages.iter().map(Vec::as_slice).collect();
-    let key = Cache::key(&[&[&guest.hash()[..]], &parts[..]].concat());
+    let key = image_key(guest.hash(), &loads);
     if let Some(image) = cache.image(&key) {
         return Ok(Arc::new(image));
     }
@@ -411,9 +410,9 @@ pub(crate) fn model_image(
     let fresh = Image::of_guest(guest).map_err(|error| host(error.into()))?;
     let cells = Cells::new(Arc::new(fresh), &loading, &cache)?;
     let mut loader = cells.loader()?;
-    let mut models = Vec::with_capacity(messages.len());
-    for message in messages {
-        let answer = wiped_bytes(cells.handle(&mut loader, &message)?);
+    let mut models = Vec::with_capacity(loads.len());
+    for load in loads {
+        let answer = wiped_bytes(cells.handle(&mut loader, &load.encode())?);
         match Answer::decode(answer).map_err(|error| SandboxError::Load(error.into()))? {
             Answer::Loaded(info) => models.push(info),
             Answer::Problem(problem) => return Err(SandboxError::Load(problem)),
@@ -426,6 +425,31 @@ pub(crate) fn model_image(
         .keep_image(&key, loader.memory(), &models)
         .map(Arc::new)
         .map_err(host)
+}
+
+/// The name of the image of a guest that has carried these out, without a copy of the models.
+fn image_key(guest: &[u8], loads: &[Load]) -> String {
+    let heads: Vec<Vec<u8>> = loads
+        .iter()
+        .map(|load| {
+            let head = Load {
+                model: Bytes::new(),
+                files: Vec::new(),
+                ..load.clone()
+            };
+            head.encode()
+        })
+        .collect();
+    let mut parts = vec![guest];
+    for (load, head) in loads.iter().zip(&heads) {
+        parts.extend([&head[..], &load.model]);
+        for (path, content) in &load.files {
+            parts.extend([path.as_bytes(), content]);
+        }
+        // Where the files end.
+        parts.push(b"");
+    }
+    Cache::key(&parts)
 }
 
 fn load_message(source: &ModelSource, settings: &SandboxSettings) -> Load {

@@ -1,5 +1,6 @@
 //! `lethe bench MODEL`: how long a run takes, and where the time goes.
 
+mod fresh;
 mod profile;
 
 use serde_json::json;
@@ -63,6 +64,11 @@ impl Bench {
             }
             false => None,
         };
+        let fresh = loaded.runner.sandbox();
+        let fresh = fresh.map(|sandbox| fresh::measure(sandbox, &inputs, times.len()));
+        let fresh = fresh
+            .transpose()
+            .map_err(|source| super::in_model(&self.model, source.into()))?;
         let ms = |time: Duration| time.as_secs_f64() * 1e3;
         let quantile = |q: f64| ms(times[((times.len() - 1) as f64 * q).round() as usize]);
         let mut out = std::io::stdout().lock();
@@ -78,6 +84,9 @@ impl Bench {
                 "kernels": settings.level().name(),
                 "device": settings.device.to_string(),
             });
+            if let Some(fresh) = &fresh {
+                document["fresh_sandbox"] = json!(fresh);
+            }
             if let Some(profile) = &profile {
                 document["profile"] = profile.to_json();
             }
@@ -95,6 +104,9 @@ impl Bench {
             )?;
             if let Some(bytes) = peak_memory_bytes() {
                 writeln!(out, "peak memory {:.1} MB", bytes as f64 / 1e6)?;
+            }
+            if let Some(fresh) = &fresh {
+                writeln!(out, "{fresh}")?;
             }
             if let Some(profile) = &profile {
                 profile.print(&mut out)?;

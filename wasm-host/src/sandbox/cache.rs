@@ -11,7 +11,6 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use lethe_server::ModelInfo;
-use sha2::{Digest, Sha256};
 
 use super::image::{Image, ImageError};
 
@@ -58,17 +57,16 @@ impl Cache {
         self.folder.is_some()
     }
 
-    /// A name for what depends on `parts` and on this version of Lethe.
+    /// A name for what depends on `parts` and on this version of Lethe. BLAKE3, since a model's
+    /// whole file is among them: SHA-256 would take most of a start.
     pub(super) fn key(parts: &[&[u8]]) -> String {
-        let mut hash = Sha256::new_with_prefix(env!("CARGO_PKG_VERSION"));
+        let mut hash = blake3::Hasher::new();
+        hash.update(env!("CARGO_PKG_VERSION").as_bytes());
         for part in parts {
-            hash.update((part.len() as u64).to_le_bytes());
+            hash.update(&(part.len() as u64).to_le_bytes());
             hash.update(part);
         }
-        hash.finalize()
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect()
+        hash.finalize().to_hex().to_string()
     }
 
     fn path(&self, key: &str, ending: &str) -> Option<PathBuf> {

@@ -1,7 +1,7 @@
 //! Images: the memory of a guest that has loaded a model, in a file that is mapped.
 //!
 //! ```text
-//! file := "LETHEIMG" sha256[32] header_bytes:u64 header padding piece* (each at a multiple of 4096)
+//! file := "LETHEIMG" blake3[32] header_bytes:u64 header padding piece* (each at a multiple of 4096)
 //! header := memory_bytes:u64 count:u32 (address:u64 file_offset:u64 len_bytes:u64)* models:json
 //! ```
 //!
@@ -10,14 +10,13 @@
 //! file is written under another name and then renamed, so that nobody sees half of one.
 
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io::{self, Seek, SeekFrom, Write};
 use std::os::fd::AsFd;
 use std::path::Path;
 
 use bytes::Bytes;
 use lethe_server::ModelInfo;
 use lethe_server::wire::{Reader, WireError, Writer};
-use sha2::{Digest, Sha256};
 
 use super::slots::HOST_PAGE;
 use crate::guest::{Guest, nonzero_runs};
@@ -107,9 +106,13 @@ impl Image {
 
     /// Opens an image and checks its hash.
     pub(crate) fn open(path: &Path) -> Result<Self, ImageError> {
-        let image = Self::map(File::open(path)?)?;
-        let found = Sha256::digest(&image.content[HASHED..]);
-        if found[..] != image.content[MAGIC.len()..HASHED] {
+        let mut file = File::open(path)?;
+        // Read, not mapped: pages of the mapping that were looked at count as this process's memory.
+        let mut hash = blake3::Hasher::new();
+        file.seek(SeekFrom::Start(HASHED as u64))?;
+        hash.update_reader(&file)?;
+        let image = Self::map(file)?;
+        if hash.finalize() != image.content[MAGIC.len()..HASHED] {
             return Err(ImageError::Corrupt(
                 "its content does not match its hash".into(),
             ));
@@ -233,10 +236,13 @@ fn write(file: &mut File, memory: &[u8], models: &[ModelInfo]) -> io::Result<()>
     let mut header = header.finish();
     header.resize(header_bytes.next_multiple_of(HOST_PAGE) - HASHED, 0);
     let pieces = || runs.iter().map(|run| &memory[run.clone()]);
-    let mut hash = Sha256::new_with_prefix(&header);
-    pieces().for_each(|piece| hash.update(piece));
+    let mut hash = blake3::Hasher::new();
+    hash.update(&header);
+    for piece in pieces() {
+        hash.update(piece);
+    }
     file.write_all(MAGIC)?;
-    file.write_all(&hash.finalize())?;
+    file.write_all(hash.finalize().as_bytes())?;
     file.write_all(&header)?;
     pieces().try_for_each(|piece| file.write_all(piece))
 }

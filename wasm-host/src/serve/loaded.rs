@@ -1,8 +1,8 @@
 //! A loaded model: where its requests are answered.
 
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Instant, SystemTime};
 
 use lethe_engine::{Session, Value};
@@ -42,9 +42,9 @@ enum Place {
 pub struct Loaded {
     place: Place,
     path: PathBuf,
-    source: ModelSource,
+    file_bytes: u64,
     run: RunIdentity,
-    identity: OnceLock<ModelIdentity>,
+    identity: Arc<OnceLock<ModelIdentity>>,
     /// When it was loaded.
     pub since: SystemTime,
     /// How long that took, in microseconds.
@@ -92,17 +92,24 @@ impl Loaded {
                 Place::Sandbox(sandbox.map_err(|error| refused(&error, error.code()))?)
             }
         };
+        let identity: Arc<OnceLock<ModelIdentity>> = Arc::default();
+        let identified = identity.clone();
+        // Beside the first requests: SHA-256 of a large model takes longer than all the rest. The
+        // file is let go afterwards.
+        std::thread::spawn(move || {
+            identified.get_or_init(|| ModelIdentity::of(&source));
+        });
         Ok(Self {
             place,
             path: path.into(),
-            source,
+            file_bytes: bytes,
             run: RunIdentity::new(
                 isolation,
                 loading.run.numerics.0,
                 loading.sandbox.native_kernels,
                 loading.run.level(),
             ),
-            identity: OnceLock::new(),
+            identity,
             since: SystemTime::now(),
             load_us: begun.elapsed().as_micros() as u64,
             last_used: AtomicU64::new(0),
@@ -124,7 +131,7 @@ impl Loaded {
 
     /// Bytes of its file.
     pub fn file_bytes(&self) -> u64 {
-        self.source.model.len() as u64
+        self.file_bytes
     }
 
     /// Bytes of memory that all instances share, and that one begins with; 0 without isolation.
@@ -138,11 +145,9 @@ impl Loaded {
         }
     }
 
-    /// The hashes of its files. Computed at the first call, which takes milliseconds for large
-    /// models.
+    /// The hashes of its files; waits for them where it was loaded only now.
     pub fn identity(&self) -> &ModelIdentity {
-        self.identity
-            .get_or_init(|| ModelIdentity::of(&self.source))
+        self.identity.wait()
     }
 
     /// The hash of its file, as [`Loaded::identity`] has it.

@@ -225,9 +225,6 @@ impl Repository {
                 let loaded = Arc::new(loaded);
                 loaded.used();
                 entry.set(State::Ready(loaded.clone()));
-                // Beside the first requests, which may need it.
-                let hashed = loaded.clone();
-                std::thread::spawn(move || hashed.sha256().len());
                 self.trim(name);
                 Ok(loaded)
             }
