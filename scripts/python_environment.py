@@ -23,28 +23,30 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 REQUIREMENTS = ROOT / "scripts" / "requirements.txt"
 ENVIRONMENT = ROOT / "target" / "venv"
 INTERPRETER = ENVIRONMENT / "bin" / "python"
-# Written last, so that an interrupted installation is begun again.
-STAMP = ENVIRONMENT / "requirements.sha256"
 
 
-def prepare():
-    """Makes the environment if it is absent or out of date; returns its interpreter's path."""
-    wanted = hashlib.sha256(REQUIREMENTS.read_bytes()).hexdigest()
-    ENVIRONMENT.parent.mkdir(exist_ok=True)
-    with open(ENVIRONMENT.parent / "venv.lock", "w") as lock:
+def prepare(requirements=REQUIREMENTS, environment=ENVIRONMENT):
+    """Makes an environment if it is absent or out of date; returns its interpreter's path."""
+    interpreter = environment / "bin" / "python"
+    # Written last, so that an interrupted installation is begun again.
+    stamp = environment / "requirements.sha256"
+    wanted = hashlib.sha256(requirements.read_bytes()).hexdigest()
+    environment.parent.mkdir(exist_ok=True)
+    with open(environment.with_suffix(".lock"), "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if STAMP.exists() and STAMP.read_text() == wanted:
-            return INTERPRETER
-        print(f"installing {REQUIREMENTS.relative_to(ROOT)} into target/venv", file=sys.stderr)
-        shutil.rmtree(ENVIRONMENT, ignore_errors=True)
-        subprocess.run([sys.executable, "-m", "venv", ENVIRONMENT], check=True)
+        if stamp.exists() and stamp.read_text() == wanted:
+            return interpreter
+        into = environment.relative_to(ROOT)
+        print(f"installing {requirements.relative_to(ROOT)} into {into}", file=sys.stderr)
+        shutil.rmtree(environment, ignore_errors=True)
+        subprocess.run([sys.executable, "-m", "venv", environment], check=True)
         subprocess.run(
-            [INTERPRETER, "-m", "pip", "install", "--quiet", "--disable-pip-version-check",
-             "-r", REQUIREMENTS],
+            [interpreter, "-m", "pip", "install", "--quiet", "--disable-pip-version-check",
+             "-r", requirements],
             check=True,
         )
-        STAMP.write_text(wanted)
-    return INTERPRETER
+        stamp.write_text(wanted)
+    return interpreter
 
 
 def enter():

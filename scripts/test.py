@@ -37,6 +37,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 LOGS = ROOT / "target" / "test-logs"
 TOOLS = ROOT / "target" / "tools"
 MODELS = ROOT / "target" / "models"
+CLIENTS = ROOT / "target" / "clients"
 SHARED = ROOT.parent / "shared" / "models"
 CARGO_JOBS = os.environ.get("CARGO_BUILD_JOBS", str(os.cpu_count()))
 
@@ -176,6 +177,14 @@ def python_packages():
         python_environment.prepare()
     except subprocess.CalledProcessError as failure:
         raise Unavailable(f"cannot prepare target/venv: {failure}") from failure
+
+
+def client_packages():
+    """Other people's clients of servers, in an environment of their own."""
+    try:
+        python_environment.prepare(ROOT / "tests/clients/requirements.txt", CLIENTS)
+    except subprocess.CalledProcessError as failure:
+        raise Unavailable(f"cannot prepare {CLIENTS.relative_to(ROOT)}: {failure}") from failure
 
 
 def lethe():
@@ -321,10 +330,13 @@ VERIFY = [
 ]
 
 
+# As a command of bash.
+NEWEST_LETHE = '"$(ls -t target/*/lethe | head -1)"'
+
+
 def verify(name, about, options, models, needs):
     """Folders in the layout of the ONNX backend tests, as a user would verify them."""
-    newest = '"$(ls -t target/*/lethe | head -1)"'
-    command = f"{newest} verify {options} {models}"
+    command = f"{NEWEST_LETHE} verify {options} {models}"
     return Suite(name, about, [*needs, lethe], ["bash", "-c", command], last_line_counts)
 
 
@@ -366,7 +378,11 @@ SUITES = [
           }),
     Suite("web-package", "npm package in Node",
           [npm_packages("web"), npm_packages("www"), wasm_bindgen, make("site")], ["npm", "test"], node_counts, folder="web"),
-    Suite("browser", "the site and the models in headless Chromium, wasm and WebGPU",
+    Suite("clients", "tritonclient, kserve, schemathesis, websockets and curl against `lethe serve`",
+          [client_packages, optional(debian("curl", "curl")), lethe],
+          ["bash", "-c", f"{CLIENTS}/bin/python tests/clients/check.py {NEWEST_LETHE}"],
+          last_line_counts),
+    Suite("browser", "the site, the models (wasm and WebGPU) and the server's pages in headless Chromium",
           [npm_packages("web"), npm_packages("www"), npm_packages("tests/browser"), wasm_bindgen,
            CHROMIUM, make("site")],
           ["node", "tests/browser/run.mjs"], last_line_counts),

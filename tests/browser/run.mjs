@@ -1,6 +1,6 @@
 #!/usr/bin/env node
 /**
- * The browser tests, in headless Chromium: `node tests/browser/run.mjs [site] [models]`, after
+ * The browser tests, in headless Chromium: `node tests/browser/run.mjs [site] [models] [server]`, after
  * `npm ci` here, `node web/build.mjs` and `node www/build.mjs`.
  *
  * `CHROMIUM` names the browser, by default the first of /usr/bin/chromium and Google's names that
@@ -9,6 +9,7 @@
  */
 import { open } from "./chromium.mjs";
 import { testModels } from "./models.mjs";
+import { testServer } from "./server.mjs";
 import { testSite } from "./site.mjs";
 import { Suite } from "./suite.mjs";
 
@@ -21,6 +22,7 @@ const suite = new Suite();
 try {
   if (wanted("site")) await testSite(suite, browser, origin);
   if (wanted("models")) await testModels(suite, browser, origin);
+  if (wanted("server")) await testServer(suite, browser);
 } finally {
   await close();
 }
