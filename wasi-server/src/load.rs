@@ -56,6 +56,7 @@ pub(crate) fn load(message: Bytes) -> Result<Model, Problem> {
 
     let options = SessionOptions {
         numerics,
+        rewrite: !load.options.as_written,
         ..SessionOptions::default()
     };
     let session = Session::from_model(&model, &options)?;

@@ -28,6 +28,8 @@ pub struct Load {
 pub struct LoadOptions {
     /// The same bits on every door and machine.
     pub reproducible: bool,
+    /// The graph is left as it is: nothing folded, nothing fused.
+    pub as_written: bool,
     /// Hand the hot kernels to the host, which reads operands packed in tiles of so many rows and
     /// columns.
     pub host_tile: Option<(u32, u32)>,
@@ -74,6 +76,7 @@ impl Load {
         let mut writer = Writer::new();
         writer.text(&self.name);
         writer.u8(self.options.reproducible as u8);
+        writer.u8(self.options.as_written as u8);
         let (rows, columns) = self.options.host_tile.unwrap_or_default();
         writer.u32(rows);
         writer.u32(columns);
@@ -99,10 +102,12 @@ impl Load {
         let mut reader = Reader::new(bytes);
         let name = reader.text("a model's name")?;
         let reproducible = reader.u8("a flag")? != 0;
+        let as_written = reader.u8("a flag")? != 0;
         let tile = (reader.u32("a tile")?, reader.u32("a tile")?);
         let host_tile = (tile != (0, 0)).then_some(tile);
         let options = LoadOptions {
             reproducible,
+            as_written,
             host_tile,
         };
         let warm_up = reader.named_values()?;
@@ -292,6 +297,7 @@ mod tests {
             name: "digits".into(),
             options: LoadOptions {
                 reproducible: true,
+                as_written: true,
                 host_tile: Some((12, 32)),
             },
             warm_up: vec![("x".into(), value.clone())],

@@ -33,7 +33,6 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let loading = Loading {
         run,
         sandbox,
-        fusion: true,
         max_model_bytes: 1 << 30,
         max_body_bytes: 64 << 20,
     };

@@ -118,6 +118,8 @@ pub struct SandboxSettings {
     pub native_kernels: bool,
     /// Instruction set and threads of the native kernels, and how exactly results are defined.
     pub env: Env,
+    /// Whether graphs are rewritten (folded, fused); always on but for comparisons.
+    pub rewrite: bool,
     /// What one request may use.
     pub limits: Limits,
     /// How memory is reset.
@@ -133,6 +135,7 @@ impl Default for SandboxSettings {
         Self {
             native_kernels: true,
             env: Env::new(),
+            rewrite: true,
             limits: Limits::default(),
             wipe: WipePolicy::default(),
             cache: default_cache_folder(),
@@ -457,6 +460,7 @@ fn load_message(source: &ModelSource, settings: &SandboxSettings) -> Load {
         name: source.name.clone(),
         options: LoadOptions {
             reproducible: settings.env.numerics == Numerics::Reproducible,
+            as_written: !settings.rewrite,
             host_tile: settings
                 .native_kernels
                 .then(|| native_kernels::tile(&settings.env)),

@@ -102,10 +102,10 @@ impl Serve {
         let mut sandbox = run.sandbox_settings()?;
         sandbox.limits.deadline = limits.request_timeout;
         sandbox.limits.instances = limits.max_running;
+        sandbox.rewrite = given.enable_fusion.unwrap_or(true);
         let loading = Loading {
             run,
             sandbox,
-            fusion: given.enable_fusion.unwrap_or(true),
             max_model_bytes: limits.max_model_bytes,
             max_body_bytes: limits.max_body_bytes,
         };

@@ -21,8 +21,6 @@ pub struct Loading {
     pub run: RunSettings,
     /// How sandboxes are made.
     pub sandbox: SandboxSettings,
-    /// Whether graphs are rewritten.
-    pub fusion: bool,
     /// Largest model file.
     pub max_model_bytes: u64,
     /// Largest body that a handler in this process takes.
@@ -81,7 +79,7 @@ impl Loaded {
             Isolation::None => {
                 let options = loading.run.session_options(&file);
                 let mut options = options.map_err(|error| refused(&error, "LETHE-SETTINGS"))?;
-                options.rewrite = loading.fusion;
+                options.rewrite = loading.sandbox.rewrite;
                 let session = Session::load(file.bytes().clone(), &options)
                     .map_err(|error| refused(&error, error.code()))?;
                 let model = Model::new(name, session);

@@ -3,7 +3,6 @@
 //! A flag wins over the environment, the environment over the file, the file over the default.
 //! [`reference`] writes the page of all settings, `docs/settings.md`.
 
-use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
@@ -70,7 +69,6 @@ settings! {
         "LETHE_MAX_BODY_MB" max_body_mb: u64, "MIB", "64", "Largest body of a request, before and after decompression";
         "LETHE_MAX_MODEL_SIZE_MB" max_model_size_mb: u64, "MIB", "1024", "Largest model file";
         "LETHE_MODEL_CACHE_SIZE" model_cache_size: usize, "N", "5", "Models loaded at the same time; the one that was not used longest goes first, never one in use";
-        "LETHE_GPU_MEMORY_MB" gpu_memory_mb: u64, "MIB", "2048", "Memory of the GPU that models may use";
         "LETHE_CPU_THREADS" cpu_threads: usize, "N", "1", "Threads that share the work of one request";
         "LETHE_CORS_ORIGINS" cors_origins: String, "ORIGINS", "none", "Origins of web pages that may call, separated by commas; * for any";
         "LETHE_KEYS" keys: PathBuf, "FILE", "none", "API keys, as `lethe keys` keeps them; with it requests need one";
@@ -85,7 +83,6 @@ settings! {
         "LETHE_LOG" log: String, "FILTER", "info", "What is logged, such as info or lethe_host=debug";
         "LETHE_LOG_FORMAT" log_format: LogFormat, "FORMAT", "text", "text or json";
         "LETHE_OTLP_ENDPOINT" otlp_endpoint: String, "URL", "none", "Collector that traces are sent to (OTLP over gRPC)";
-        "LETHE_BATCH_WINDOW_US" batch_window_us: u64, "US", "0", "How long a request waits for others of its tenant; 0 for not at all";
     }
     switches {
         "LETHE_ENABLE_GPU" enable_gpu, "false", "Run on the GPU (only without isolation)";
@@ -222,7 +219,6 @@ pub struct ServeSettings {
     pub cors_origins: Vec<String>,
     pub admin_tenants: Vec<String>,
     pub enable_upload: bool,
-    pub batch_window: Duration,
 }
 
 impl Given {
@@ -264,17 +260,7 @@ impl Given {
             cors_origins: list(&self.cors_origins),
             admin_tenants: list(&self.admin_tenants),
             enable_upload: self.enable_upload.unwrap_or(false),
-            batch_window: Duration::from_micros(self.batch_window_us.unwrap_or(0)),
         })
-    }
-
-    /// What each tenant may use, as the file says it.
-    pub fn tenants_table(&self) -> BTreeMap<String, toml::Value> {
-        self.tenants
-            .iter()
-            .flatten()
-            .map(|(name, value)| (name.clone(), value.clone()))
-            .collect()
     }
 }
 
