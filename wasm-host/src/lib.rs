@@ -20,6 +20,8 @@
 //! | [`verification`] | comparing with expected outputs |
 //! | [`commands`] | the commands of the binary `lethe` |
 #![deny(unsafe_code)]
+// Futures of the server hold models, whose types are deep where a GPU is among them.
+#![recursion_limit = "256"]
 
 pub mod audit;
 pub mod bundle;
