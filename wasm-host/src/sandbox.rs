@@ -122,6 +122,8 @@ pub struct SandboxSettings {
     pub rewrite: bool,
     /// What one request may use.
     pub limits: Limits,
+    /// Longest time to load a model, with its first run, which a hostile one would never end.
+    pub load_deadline: Duration,
     /// How memory is reset.
     pub wipe: WipePolicy,
     /// Where images and code are kept; `None` keeps them in memory.
@@ -137,6 +139,7 @@ impl Default for SandboxSettings {
             env: Env::new(),
             rewrite: true,
             limits: Limits::default(),
+            load_deadline: Duration::from_secs(3600),
             wipe: WipePolicy::default(),
             cache: default_cache_folder(),
             guest: GuestBuild::default(),
@@ -402,10 +405,10 @@ pub(crate) fn model_image(
     if let Some(image) = cache.image(&key) {
         return Ok(Arc::new(image));
     }
-    // Loading is not a request: it may take its time, and all the memory that a guest can have.
+    // Loading is not a request: it has a time of its own, and all the memory that a guest can have.
     let loading = SandboxSettings {
         limits: Limits {
-            deadline: Duration::from_secs(3600),
+            deadline: settings.load_deadline,
             ..Limits::default()
         },
         ..settings.clone()

@@ -412,6 +412,15 @@ fn refuse(head: &Head, problem: Problem) -> Response {
         let path = head.uri.path();
         tracing::warn!(status, code = %problem.code, path, id = ?head.id, "a request failed");
     }
+    with_headers(
+        problem,
+        allowed(head.path()).or(control::allowed(head.uri.path())),
+    )
+}
+
+/// A problem with the headers that its status asks for.
+fn with_headers(problem: Problem, methods: Option<&'static str>) -> Response {
+    let status = problem.status;
     let mut response = body::http(Answer::from(problem), None);
     let headers = response.headers_mut();
     match status {
@@ -420,7 +429,7 @@ fn refuse(head: &Head, problem: Problem) -> Response {
             headers.insert(header::WWW_AUTHENTICATE, scheme);
         }
         405 => {
-            if let Some(methods) = allowed(head.path()).or(control::allowed(head.uri.path())) {
+            if let Some(methods) = methods {
                 headers.insert(header::ALLOW, HeaderValue::from_static(methods));
             }
         }

@@ -101,6 +101,7 @@ impl Serve {
         let limits = given.with_defaults().map_err(request)?;
         let mut sandbox = run.sandbox_settings()?;
         sandbox.limits.deadline = limits.request_timeout;
+        sandbox.load_deadline = limits.load_timeout;
         sandbox.limits.instances = limits.max_running;
         sandbox.rewrite = given.enable_fusion.unwrap_or(true);
         let loading = Loading {

@@ -73,6 +73,11 @@ impl Access {
             Some(Err(error)) => tracing::error!(%error, "the keys read before stay"),
             Some(Ok(false)) | None => {}
         }
+        match self.tokens.as_ref().map(JwtVerifier::refresh) {
+            Some(Ok(true)) => tracing::info!("the keys of tokens were read again"),
+            Some(Err(error)) => tracing::error!(%error, "the keys of tokens read before stay"),
+            Some(Ok(false)) | None => {}
+        }
     }
 
     /// Whom a request comes from.

@@ -4,6 +4,7 @@ mod description;
 
 use std::borrow::Cow;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use axum::body::Body;
 use axum::http::{HeaderValue, Method, header};
@@ -15,6 +16,7 @@ use lethe_server::{Problem, Response as Answer};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
+use zeroize::Zeroizing;
 
 use super::access::Caller;
 use super::body::{self, Coding};
@@ -225,14 +227,14 @@ async fn answer(
             json_answer(&server.figures.model_stats(name, &caller))
         }
         Control::Index => {
-            let wanted = read_index_request(body).await?;
+            let wanted = read_index_request(server, head, body).await?;
             let listed = seen(server, &caller);
             let listed = listed.filter(|listed| !wanted.ready || listed.loaded.is_some());
             json_answer(&listed.map(|listed| description::index(&listed)).collect())
         }
         Control::Load(name) => {
             caller.check_admin()?;
-            let name = named(name, body).await?;
+            let name = named(server, head, name, body).await?;
             let loading = server.clone();
             let loaded = blocking(move || loading.repository.load(&name)).await?;
             json_answer(
@@ -241,7 +243,7 @@ async fn answer(
         }
         Control::Unload(name) => {
             caller.check_admin()?;
-            let name = named(name, body).await?;
+            let name = named(server, head, name, body).await?;
             server.repository.unload(&name)?;
             json_answer(&json!({ "model": name, "state": "UNAVAILABLE" }))
         }
@@ -251,7 +253,7 @@ async fn answer(
                 let detail = "models are not taken over HTTP: see the setting enable_upload";
                 return Err(Problem::new(403, "LETHE-FORBIDDEN", detail));
             }
-            let model = body::read(body, server.settings.max_model_bytes).await?;
+            let model = read(server, head, body, server.settings.max_model_bytes).await?;
             let (loading, name) = (server.clone(), name.to_owned());
             let loaded = blocking(move || loading.repository.upload(&name, &model)).await?;
             json_answer(
@@ -289,7 +291,11 @@ fn health(server: &Server) -> Answer {
         .filter(|listed| listed.loaded.is_some())
         .count();
     let answer = json_answer(&json!({
-        "status": if is_ready { "ok" } else { "draining" },
+        "status": match is_ready {
+            true => "ok",
+            false if server.draining.load(Ordering::Relaxed) => "draining",
+            false => "no_audit",
+        },
         "live": true,
         "ready": is_ready,
         "version": env!("CARGO_PKG_VERSION"),
@@ -315,14 +321,33 @@ fn models(server: &Server, caller: &Caller) -> Vec<Value> {
         .collect()
 }
 
+/// Reads a body, for which there is as much time as for any request's.
+async fn read(
+    server: &Server,
+    head: &Head,
+    body: Body,
+    limit_bytes: u64,
+) -> Result<Zeroizing<Vec<u8>>, Problem> {
+    let deadline = head.begun + server.settings.request_timeout;
+    let body = tokio::time::timeout_at(deadline, body::read(body, limit_bytes)).await;
+    body.unwrap_or_else(|_| {
+        let detail = "the request's body did not come in time";
+        Err(Problem::new(504, "LETHE-DEADLINE", detail))
+    })
+}
+
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct IndexRequest {
     ready: bool,
 }
 
-async fn read_index_request(body: Body) -> Result<IndexRequest, Problem> {
-    let body = body::read(body, CONTROL_BODY_BYTES).await?;
+async fn read_index_request(
+    server: &Server,
+    head: &Head,
+    body: Body,
+) -> Result<IndexRequest, Problem> {
+    let body = read(server, head, body, CONTROL_BODY_BYTES).await?;
     if body.is_empty() {
         return Ok(IndexRequest::default());
     }
@@ -342,12 +367,17 @@ fn object<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
 }
 
 /// The model to load or unload: in the path, or in the body.
-async fn named(in_path: Option<&str>, body: Body) -> Result<String, Problem> {
+async fn named(
+    server: &Server,
+    head: &Head,
+    in_path: Option<&str>,
+    body: Body,
+) -> Result<String, Problem> {
     #[derive(Deserialize)]
     struct Named {
         model: String,
     }
-    let body = body::read(body, CONTROL_BODY_BYTES).await?;
+    let body = read(server, head, body, CONTROL_BODY_BYTES).await?;
     if let Some(name) = in_path {
         return Ok(name.to_owned());
     }

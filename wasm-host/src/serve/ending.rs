@@ -14,13 +14,16 @@ use crate::sandbox::CallReport;
 
 /// The status of a request whose client was gone before its answer.
 const GONE: u16 = 499;
+/// The status of a request that was not answered in time.
+const LATE: u16 = 504;
 
-/// A request that runs. Dropped without an answer, its client is gone.
+/// A request that runs. Dropped without an answer, its time is over or its client is gone.
 pub(super) struct Ending {
     server: Arc<Server>,
     caller: Caller,
     model: Arc<Loaded>,
     begun: Instant,
+    deadline: Instant,
     request_bytes: u64,
     is_finished: bool,
 }
@@ -31,12 +34,14 @@ impl Ending {
         caller: &Caller,
         model: &Arc<Loaded>,
         request_bytes: u64,
+        deadline: Instant,
     ) -> Self {
         Self {
             server: server.clone(),
             caller: caller.clone(),
             model: model.clone(),
             begun: Instant::now(),
+            deadline,
             request_bytes,
             is_finished: false,
         }
@@ -102,9 +107,13 @@ impl Drop for Ending {
         if self.is_finished {
             return;
         }
-        self.count(GONE, 0, CallReport::default());
+        let status = match Instant::now() < self.deadline {
+            true => GONE,
+            false => LATE,
+        };
+        self.count(status, 0, CallReport::default());
         if let Some(audit) = &self.server.audit
-            && let Err(error) = audit.record_now(self.entry(GONE, 0, 0))
+            && let Err(error) = audit.record_now(self.entry(status, 0, 0))
         {
             tracing::error!(%error, "a request that was given up is not written down");
         }

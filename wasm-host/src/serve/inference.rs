@@ -250,7 +250,7 @@ impl Server {
     ) -> Result<Answered, Problem> {
         let request_bytes = ask.body.len() as u64;
         let model = self.model(caller, name).await?;
-        let ending = Ending::begin(self, caller, &model, request_bytes);
+        let ending = Ending::begin(self, caller, &model, request_bytes, deadline);
         let signing = ask.wants_receipt.then(|| self.signing.clone());
         let signing = match signing {
             Some(None) => {
@@ -288,7 +288,7 @@ impl Server {
         deadline: Instant,
     ) -> Result<Vec<(String, Value)>, Problem> {
         let model = self.model(caller, Some(name)).await?;
-        let ending = Ending::begin(self, caller, &model, request_bytes);
+        let ending = Ending::begin(self, caller, &model, request_bytes, deadline);
         let ran = self
             .run(caller, &model, deadline, move |model, control| {
                 model.run(inputs, control)

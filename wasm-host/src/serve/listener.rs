@@ -8,16 +8,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::extract::Request;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use lethe_server::Problem;
 use lethe_server::problem::PROBLEM_JSON;
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UnixListener};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
+use tower::ServiceExt;
 
 use super::tls::Tls;
 use super::wiping::Wiping;
@@ -29,11 +31,17 @@ const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0";
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Limits {
     pub(super) connections: usize,
-    /// For the handshake of TLS, for a request's head, and between requests.
+    /// For the handshake of TLS, for a request's head, between requests, and for a client that
+    /// takes nothing of its answer.
     pub(super) head: Duration,
     /// For requests that have begun when the server stops.
     pub(super) drain: Duration,
 }
+
+/// A connection's place among those that may be open. What outlives HTTP on a connection, a
+/// WebSocket, holds it too: it is in the extensions of every request.
+#[derive(Debug, Clone)]
+pub(super) struct Place(#[expect(dead_code, reason = "held, not used")] Arc<OwnedSemaphorePermit>);
 
 /// Where connections come from.
 pub(super) struct Listeners {
@@ -74,31 +82,32 @@ impl Listeners {
                         continue;
                     };
                     let (router, watcher, tls) = (router.clone(), open.watcher(), self.tls.clone());
+                    let place = Place(Arc::new(place));
                     tokio::spawn(async move {
                         // A client that breaks off has nobody to tell.
-                        drop(one(stream, tls, router, limits, watcher).await);
-                        drop(place);
+                        drop(one(stream, tls, router, limits, watcher, place).await);
                     });
                 }
                 accepted = accept_unix(self.unix.as_ref()) => {
                     let Ok(stream) = accepted else { continue };
                     let Ok(place) = places.clone().try_acquire_owned() else { continue };
                     let (router, watcher) = (router.clone(), open.watcher());
+                    let place = Place(Arc::new(place));
                     tokio::spawn(async move {
-                        let service = TowerToHyperService::new(router);
-                        let builder = builder(limits);
-                        let connection = builder
-                            .serve_connection_with_upgrades(TokioIo::new(Wiping(stream)), service)
-                            .into_owned();
-                        drop(watcher.watch(connection).await);
-                        drop(place);
+                        drop(speak(stream, None, router, limits, watcher, place).await);
                     });
                 }
                 () = &mut stop => break,
             }
         }
         drop(self);
-        if timeout(limits.drain, open.shutdown()).await.is_err() {
+        let all = u32::try_from(limits.connections).unwrap_or(u32::MAX);
+        let ended = async {
+            open.shutdown().await;
+            // Streams go on after their connection's HTTP has ended.
+            places.acquire_many(all).await.map(drop)
+        };
+        if timeout(limits.drain, ended).await.is_err() {
             tracing::warn!(
                 "requests were cut off: they did not end in {:?}",
                 limits.drain
@@ -151,7 +160,11 @@ async fn refuse(mut stream: TcpStream, is_tls: bool) {
         let answer = async {
             stream.write_all(head.as_bytes()).await?;
             stream.write_all(&body).await?;
-            stream.shutdown().await
+            stream.shutdown().await?;
+            // Closed with something unread, a connection is reset, and the answer may be lost.
+            let mut unread = [0; 4096];
+            while stream.read(&mut unread).await? > 0 {}
+            Ok::<_, io::Error>(())
         };
         // A client that is gone already has nothing to hear.
         drop(timeout(Duration::from_secs(1), answer).await);
@@ -187,35 +200,43 @@ async fn one(
     router: Router,
     limits: Limits,
     watcher: hyper_util::server::graceful::Watcher,
+    place: Place,
 ) -> io::Result<()> {
     stream.set_nodelay(true)?;
     match tls {
         None => {
             let is_http2 = timeout(limits.head, speaks_http2(&stream)).await??;
-            speak(stream, is_http2, router, limits, watcher).await
+            speak(stream, Some(is_http2), router, limits, watcher, place).await
         }
         Some(tls) => {
             let stream = timeout(limits.head, tls.acceptor().accept(stream)).await??;
             let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-            speak(stream, is_http2, router, limits, watcher).await
+            speak(stream, Some(is_http2), router, limits, watcher, place).await
         }
     }
 }
 
 async fn speak(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    is_http2: bool,
+    // Where it is known already.
+    is_http2: Option<bool>,
     router: Router,
     limits: Limits,
     watcher: hyper_util::server::graceful::Watcher,
+    place: Place,
 ) -> io::Result<()> {
     let builder = match is_http2 {
-        true => builder(limits).http2_only(),
-        false => builder(limits).http1_only(),
+        Some(true) => builder(limits).http2_only(),
+        Some(false) => builder(limits).http1_only(),
+        None => builder(limits),
     };
-    let service = TowerToHyperService::new(router);
+    let service = router.map_request(move |mut request: Request<_>| {
+        request.extensions_mut().insert(place.clone());
+        request
+    });
+    let stream = TokioIo::new(Wiping::new(stream, limits.head));
     let connection = builder
-        .serve_connection_with_upgrades(TokioIo::new(Wiping(stream)), service)
+        .serve_connection_with_upgrades(stream, TowerToHyperService::new(service))
         .into_owned();
     watcher.watch(connection).await.map_err(io::Error::other)
 }

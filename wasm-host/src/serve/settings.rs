@@ -64,7 +64,8 @@ settings! {
         "LETHE_MAX_CONNECTIONS" max_connections: usize, "N", "1000", "Connections at the same time; more are answered 503";
         "LETHE_MAX_RUNNING" max_running: usize, "N", "twice the cores", "Requests that run at the same time; more wait";
         "LETHE_REQUEST_TIMEOUT_MS" request_timeout_ms: u64, "MS", "30000", "Longest time for a request, from its head to its answer";
-        "LETHE_HEADER_TIMEOUT_MS" header_timeout_ms: u64, "MS", "10000", "Longest time for a request's head, and longest rest of a connection between requests";
+        "LETHE_HEADER_TIMEOUT_MS" header_timeout_ms: u64, "MS", "10000", "Longest time for a request's head, for a connection between requests, and for a client that takes nothing of its answer";
+        "LETHE_LOAD_TIMEOUT_MS" load_timeout_ms: u64, "MS", "600000", "Longest time to load a model, its first run included";
         "LETHE_DRAIN_TIMEOUT_MS" drain_timeout_ms: u64, "MS", "30000", "Longest time that requests have to finish after SIGTERM";
         "LETHE_MAX_BODY_MB" max_body_mb: u64, "MIB", "64", "Largest body of a request, before and after decompression";
         "LETHE_MAX_MODEL_SIZE_MB" max_model_size_mb: u64, "MIB", "1024", "Largest model file";
@@ -211,6 +212,7 @@ pub struct ServeSettings {
     pub max_running: usize,
     pub request_timeout: Duration,
     pub header_timeout: Duration,
+    pub load_timeout: Duration,
     pub drain_timeout: Duration,
     pub max_body_bytes: u64,
     pub max_model_bytes: u64,
@@ -252,6 +254,7 @@ impl Given {
             max_running: least_one("max_running", self.max_running.unwrap_or(2 * cores))?,
             request_timeout: ms(self.request_timeout_ms, 30_000),
             header_timeout: ms(self.header_timeout_ms, 10_000),
+            load_timeout: ms(self.load_timeout_ms, 600_000),
             drain_timeout: ms(self.drain_timeout_ms, 30_000),
             max_body_bytes: mib(self.max_body_mb, 64),
             max_model_bytes: mib(self.max_model_size_mb, 1024),

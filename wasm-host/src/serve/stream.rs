@@ -20,12 +20,13 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use axum::extract::State;
 use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade, close_code};
+use axum::extract::{Extension, State};
 use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Response};
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
+use lethe_server::handler::batch;
 use lethe_server::{Problem, Response as Answer};
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -36,6 +37,7 @@ use zeroize::Zeroizing;
 
 use super::access::Caller;
 use super::inference::Ask;
+use super::listener::Place;
 use super::{Server, body};
 
 /// Requests of one connection that run or wait at the same time.
@@ -48,6 +50,7 @@ const PING: Duration = Duration::from_secs(20);
 /// Opens the stream, for whoever may.
 pub(super) async fn open(
     State(server): State<Arc<Server>>,
+    Extension(place): Extension<Place>,
     headers: HeaderMap,
     upgrade: Result<WebSocketUpgrade, axum::extract::ws::rejection::WebSocketUpgradeRejection>,
 ) -> Response {
@@ -55,7 +58,7 @@ pub(super) async fn open(
     let id = id.to_str().unwrap_or_default();
     let caller = match server.access.caller(&headers, id, "WS /api/v1/stream") {
         Ok(caller) => caller,
-        Err(problem) => return body::http(Answer::from(problem), None),
+        Err(problem) => return super::with_headers(problem, None),
     };
     let upgrade = match upgrade {
         Ok(upgrade) => upgrade,
@@ -81,6 +84,7 @@ pub(super) async fn open(
             receive(server, caller, from, answers).await;
             // It ends when the last answer is sent, or the client is gone.
             drop(sending.await);
+            drop(place);
         })
         .into_response()
 }
@@ -130,7 +134,7 @@ struct Incoming<'a> {
     #[serde(borrow, default)]
     cancel: Option<Cow<'a, str>>,
     #[serde(borrow, default)]
-    requests: Option<Vec<&'a RawValue>>,
+    requests: Option<&'a RawValue>,
 }
 
 async fn receive(
@@ -172,6 +176,8 @@ async fn receive(
                     }
                 }
             }
+            // Nobody reads any more.
+            () = answers.closed() => break None,
             _ = drain.tick() => {
                 if server.draining.load(Ordering::Relaxed) && running.is_empty() {
                     break Some((close_code::AWAY, "the server stops"));
@@ -220,12 +226,17 @@ async fn start(
         let problem = Problem::new(409, "LETHE-REQUEST-ID", detail);
         return drop(answers.send(failed(&id, &problem)).await);
     }
-    let items: Option<Vec<Vec<u8>>> = incoming.requests.map(|requests| {
-        requests
-            .iter()
-            .map(|text| text.get().as_bytes().to_vec())
-            .collect()
-    });
+    let items = match incoming
+        .requests
+        .map(|_| batch::requests(&text))
+        .transpose()
+    {
+        Ok(items) => items.map(|items| {
+            let items = items.iter().map(|item| item.get().as_bytes().to_vec());
+            items.collect::<Vec<_>>()
+        }),
+        Err(problem) => return drop(answers.send(failed(&id, &problem)).await),
+    };
     let (server, caller, answers) = (server.clone(), caller.clone(), answers.clone());
     let name = id.clone();
     let run = running.spawn(async move {

@@ -16,7 +16,7 @@ pub(super) struct Tls(Arc<Shared>);
 struct Shared {
     certificate: PathBuf,
     key: PathBuf,
-    current: RwLock<(Arc<ServerConfig>, Option<SystemTime>)>,
+    current: RwLock<(Arc<ServerConfig>, Changed)>,
 }
 
 impl Tls {
@@ -62,13 +62,16 @@ impl Tls {
     }
 }
 
-fn changed(certificate: &Path, key: &Path) -> Option<SystemTime> {
+/// When certificate and key were changed. Both: the new one may be older than the other.
+type Changed = [Option<SystemTime>; 2];
+
+fn changed(certificate: &Path, key: &Path) -> Changed {
     let time = |path: &Path| {
         std::fs::metadata(path)
             .and_then(|about| about.modified())
             .ok()
     };
-    time(certificate).max(time(key))
+    [time(certificate), time(key)]
 }
 
 fn read(certificate: &Path, key: &Path) -> Result<Arc<ServerConfig>, String> {

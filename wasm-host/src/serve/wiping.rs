@@ -2,15 +2,53 @@
 //!
 //! HTTP libraries keep a connection's read buffer, and what the last request wrote there, for the
 //! next one. While they wait for bytes they lend this buffer to the connection; then it is zeroed.
+//!
+//! And a client that takes nothing of its answer for a while is let go: it would hold the answer's
+//! memory and a place for as long as it likes.
 
+use std::future::Future;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Sleep, sleep};
 
 /// A connection that zeroes the memory it is lent whenever there is nothing to put into it.
-pub(super) struct Wiping<S>(pub(super) S);
+pub(super) struct Wiping<S> {
+    stream: S,
+    /// How long a client may take nothing.
+    longest_stall: Duration,
+    /// While it takes nothing: when that is too long.
+    stalled: Option<Pin<Box<Sleep>>>,
+}
+
+impl<S> Wiping<S> {
+    pub(super) fn new(stream: S, longest_stall: Duration) -> Self {
+        Self {
+            stream,
+            longest_stall,
+            stalled: None,
+        }
+    }
+
+    /// What became of a write, or an error where it waits for too long.
+    fn bounded(
+        &mut self,
+        context: &mut Context<'_>,
+        written: Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<usize>> {
+        if written.is_ready() {
+            self.stalled = None;
+            return written;
+        }
+        let longest = self.longest_stall;
+        let stalled = self.stalled.get_or_insert_with(|| Box::pin(sleep(longest)));
+        ready!(stalled.as_mut().poll(context));
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+    }
+}
 
 impl<S: AsyncRead + Unpin> AsyncRead for Wiping<S> {
     fn poll_read(
@@ -18,7 +56,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Wiping<S> {
         context: &mut Context<'_>,
         to: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let read = Pin::new(&mut self.0).poll_read(context, to);
+        let read = Pin::new(&mut self.stream).poll_read(context, to);
         if read.is_pending() {
             to.initialize_unfilled().fill(0);
         }
@@ -32,19 +70,20 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Wiping<S> {
         context: &mut Context<'_>,
         from: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write(context, from)
+        let written = Pin::new(&mut self.stream).poll_write(context, from);
+        self.bounded(context, written)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_flush(context)
+        Pin::new(&mut self.stream).poll_flush(context)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_shutdown(context)
+        Pin::new(&mut self.stream).poll_shutdown(context)
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.0.is_write_vectored()
+        self.stream.is_write_vectored()
     }
 
     fn poll_write_vectored(
@@ -52,6 +91,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Wiping<S> {
         context: &mut Context<'_>,
         from: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write_vectored(context, from)
+        let written = Pin::new(&mut self.stream).poll_write_vectored(context, from);
+        self.bounded(context, written)
     }
 }

@@ -1,0 +1,21 @@
+//! Bad days of a server: clients that dribble, flood, lie and hang up; disks that are full, power
+//! that goes, models that never end. After each of them the next good request gets its answer.
+//!
+//! And whom it serves, over HTTP: keys and tokens, limits, the audit trail, receipts, certificates.
+
+#![cfg(target_os = "linux")]
+
+#[path = "bad_days/bodies.rs"]
+mod bodies;
+#[path = "bad_days/connections.rs"]
+mod connections;
+#[path = "bad_days/endings.rs"]
+mod endings;
+#[path = "bad_days/guests.rs"]
+mod guests;
+#[path = "bad_days/models.rs"]
+mod models;
+#[path = "bad_days/server.rs"]
+mod server;
+#[path = "bad_days/streams.rs"]
+mod streams;

@@ -1,0 +1,231 @@
+//! WebSockets: floods that nobody reads, messages that are bombs, streams that stay.
+
+use std::io::{BufReader, Read, Write};
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::server::{PATIENCE, Server, digits_request, read_one};
+
+/// A WebSocket (RFC 6455), as far as a test needs one.
+pub(crate) struct Stream(pub(crate) BufReader<TcpStream>);
+
+/// Frames' kinds.
+const TEXT: u8 = 1;
+const CLOSE: u8 = 8;
+
+impl Stream {
+    pub(crate) fn open(server: &Server) -> Self {
+        let mut stream = BufReader::new(server.connect());
+        let head = "GET /api/v1/stream HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\n\
+                    upgrade: websocket\r\nsec-websocket-version: 13\r\n\
+                    sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+        stream.get_mut().write_all(head.as_bytes()).unwrap();
+        let answer = read_one(&mut stream);
+        assert_eq!(answer.status, 101, "{}", answer.text());
+        assert_eq!(
+            answer.header("sec-websocket-accept"),
+            Some("s3pplmbitxaq9kygzzhzrbk+xoo=")
+        );
+        Self(stream)
+    }
+
+    pub(crate) fn send(&mut self, text: &str) {
+        let frame = frame(TEXT, text.as_bytes());
+        self.0.get_mut().write_all(&frame).unwrap();
+    }
+
+    /// The next text; `None` where the server closes instead.
+    pub(crate) fn next(&mut self) -> Option<Value> {
+        loop {
+            let mut head = [0; 2];
+            self.0.read_exact(&mut head).ok()?;
+            let mut len = u64::from(head[1]);
+            if len >= 126 {
+                let mut more = [0; 8];
+                let bytes = if len == 126 { 2 } else { 8 };
+                self.0.read_exact(&mut more[8 - bytes..]).ok()?;
+                len = u64::from_be_bytes(more);
+            }
+            let mut payload = vec![0; len as usize];
+            self.0.read_exact(&mut payload).ok()?;
+            match head[0] & 0x0f {
+                TEXT => return Some(serde_json::from_slice(&payload).unwrap()),
+                CLOSE => return None,
+                _ => {}
+            }
+        }
+    }
+}
+
+/// A frame as clients send it, masked with zeros.
+fn frame(kind: u8, payload: &[u8]) -> Vec<u8> {
+    let mut frame = vec![0x80 | kind];
+    match payload.len() {
+        len @ 0..126 => frame.push(0x80 | len as u8),
+        len @ 126..0x1_0000 => {
+            frame.push(0x80 | 126);
+            frame.extend((len as u16).to_be_bytes());
+        }
+        len => {
+            frame.push(0x80 | 127);
+            frame.extend((len as u64).to_be_bytes());
+        }
+    }
+    frame.extend([0; 4]);
+    frame.extend(payload);
+    frame
+}
+
+fn named(id: &str) -> String {
+    let mut request: Value = serde_json::from_str(&digits_request()).unwrap();
+    request["id"] = json!(id);
+    request.to_string()
+}
+
+#[test]
+fn a_stream_answers_by_name_and_takes_batches() {
+    let server = Server::digits(&[]);
+    let mut stream = Stream::open(&server);
+    stream.send(&named("a"));
+    let answer = stream.next().unwrap();
+    assert_eq!(
+        (&answer["id"], &answer["final"]),
+        (&json!("a"), &json!(true))
+    );
+    assert_eq!(answer["result"]["outputs"][0]["shape"][1], 10);
+    let request: Value = serde_json::from_str(&digits_request()).unwrap();
+    stream.send(&json!({"id": "b", "requests": [request, {}]}).to_string());
+    let parts = [0; 3].map(|_| stream.next().unwrap());
+    assert_eq!(parts[0]["result"]["model"], "digits", "{parts:?}");
+    assert!(parts[1]["error"]["code"].is_string(), "{parts:?}");
+    assert_eq!(parts[2], json!({"id": "b", "final": true}));
+    stream.send("no JSON");
+    assert_eq!(stream.next().unwrap()["error"]["code"], "LETHE-JSON");
+    stream.0.get_mut().write_all(&frame(2, b"bytes")).unwrap();
+    assert!(stream.next().is_none(), "bytes are no messages");
+    server.check("a stream");
+}
+
+#[test]
+fn floods_of_streams_that_are_not_read_take_bounded_memory() {
+    let server = Server::digits(&["--max-running", "2"]);
+    server.check("the beginning");
+    let before = server.peak_mib();
+    let request = frame(TEXT, digits_request().as_bytes());
+    let bad = frame(TEXT, b"no JSON at all");
+    let ping = frame(9, b"ping");
+    let mut sent = 0;
+    let mut streams = Vec::new();
+    // Thousands of each, until the server takes no more.
+    for message in [&request, &request, &bad, &bad, &ping, &ping] {
+        let mut stream = Stream::open(&server);
+        let socket = stream.0.get_mut();
+        socket
+            .set_write_timeout(Some(Duration::from_millis(500)))
+            .unwrap();
+        for _ in 0..100_000 {
+            if socket.write_all(message).is_err() {
+                break;
+            }
+            sent += 1;
+            if sent % 256 == 0 && server.peak_mib() > before + 512 {
+                break;
+            }
+        }
+        streams.push(stream);
+    }
+    assert!(sent > 2000, "{sent} messages");
+    let begun = Instant::now();
+    server.check("while streams flood");
+    assert!(
+        begun.elapsed() < Duration::from_secs(20),
+        "{:?}",
+        begun.elapsed()
+    );
+    let grown = server.peak_mib() - before;
+    assert!(grown < 300, "{grown} MiB more");
+    drop(streams);
+    server.wait_for("the end of the runs", |server| {
+        server.get("/api/v1/stats").json()["pool"]["running"] == 0
+    });
+    server.check("floods");
+}
+
+#[test]
+fn a_batch_of_tiny_requests_in_a_stream_takes_bounded_memory() {
+    let server = Server::digits(&[]);
+    let before = server.peak_mib();
+    let mut stream = Stream::open(&server);
+    let tiny = "0,".repeat(16 << 20);
+    stream.send(&format!(r#"{{"id":"a","requests":[{tiny}0]}}"#));
+    let answer = stream.next().unwrap();
+    assert_eq!(answer["error"]["code"], "LETHE-BATCH-SIZE", "{answer}");
+    let grown = server.peak_mib() - before;
+    assert!(grown < 400, "{grown} MiB more");
+    server.check("a batch of tiny requests");
+}
+
+#[test]
+fn streams_count_as_connections() {
+    let server = Server::digits(&["--max-connections", "3"]);
+    let mut streams = [0; 3].map(|_| Stream::open(&server));
+    let refused = server.get("/api/v1/health");
+    assert_eq!(refused.code(), "LETHE-CONNECTIONS", "{refused:?}");
+    streams[0].send(&named("a"));
+    assert_eq!(streams[0].next().unwrap()["id"], "a");
+    drop(streams);
+    server.wait_for("a place", |server| {
+        server.get("/api/v1/health").status == 200
+    });
+}
+
+#[test]
+fn streams_end_well_when_the_server_stops() {
+    let mut server = Server::digits(&["--max-running", "1"]);
+    let (mut busy, mut idle) = (Stream::open(&server), Stream::open(&server));
+    let names: Vec<String> = (0..12).map(|i| i.to_string()).collect();
+    for name in &names {
+        busy.send(&named(name));
+    }
+    // One answer has come: the others have begun or wait for their turn.
+    let mut answered = vec![busy.next().unwrap()];
+    server.signal("TERM");
+    while let Some(answer) = busy.next() {
+        answered.push(answer);
+    }
+    // What ran is answered; what was not yet accepted may be refused, but is not forgotten.
+    for answer in &answered {
+        let refused = answer["error"]["code"] == "LETHE-DRAINING";
+        assert!(answer["result"].is_object() || refused, "{answer}");
+    }
+    assert_eq!(answered.len(), names.len(), "{answered:?}");
+    assert!(idle.next().is_none());
+    assert_eq!(server.ended(), Some(0));
+}
+
+#[test]
+fn frames_that_lie_end_their_stream_alone() {
+    let server = Server::digits(&["--max-body-mb", "1"]);
+    let cases: [(&str, Vec<u8>); 5] = [
+        ("longer than may be", frame(TEXT, &vec![b' '; 2 << 20])),
+        (
+            "says far more",
+            [&[0x81, 0xff][..], &u64::MAX.to_be_bytes(), &[0; 4]].concat(),
+        ),
+        ("not masked", vec![0x81, 1, b'x']),
+        ("no text", frame(TEXT, &[0xff, 0xfe])),
+        ("an unknown kind", frame(3, b"")),
+    ];
+    let mut good = Stream::open(&server);
+    for (name, bytes) in cases {
+        let mut stream = Stream::open(&server);
+        drop(stream.0.get_mut().write_all(&bytes));
+        assert!(stream.next().is_none(), "{name}");
+    }
+    good.send(&named("a"));
+    assert_eq!(good.next().unwrap()["id"], "a");
+    assert!(PATIENCE > Duration::ZERO);
+    server.check("frames that lie");
+}
