@@ -37,7 +37,7 @@ struct Arguments {
 enum Command {
     Run(Run),
     Verify(Verify),
-    Serve(Serve),
+    Serve(Box<Serve>),
     Bundle(Bundle),
     Bench(Bench),
     Inspect(Inspect),

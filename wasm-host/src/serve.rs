@@ -387,6 +387,11 @@ async fn respond_within(server: Arc<Server>, request: Request) -> Response {
         Err(problem) => Err(problem),
     };
     let mut response = answered.unwrap_or_else(|problem| refuse(&head, problem));
+    // Those of a model's own answers, too: whoever waits for a turn may be turned away.
+    if matches!(response.status().as_u16(), 429 | 503) {
+        let headers = response.headers_mut();
+        headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+    }
     response.headers_mut().insert(REQUEST_ID, id);
     if is_head {
         *response.body_mut() = axum::body::Body::empty();
@@ -432,9 +437,6 @@ fn with_headers(problem: Problem, methods: Option<&'static str>) -> Response {
             if let Some(methods) = methods {
                 headers.insert(header::ALLOW, HeaderValue::from_static(methods));
             }
-        }
-        429 | 503 => {
-            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
         }
         _ => {}
     }

@@ -7,8 +7,12 @@
 
 #[path = "bad_days/bodies.rs"]
 mod bodies;
+#[path = "bad_days/certificates.rs"]
+mod certificates;
 #[path = "bad_days/connections.rs"]
 mod connections;
+#[path = "bad_days/disks.rs"]
+mod disks;
 #[path = "bad_days/endings.rs"]
 mod endings;
 #[path = "bad_days/guests.rs"]
@@ -19,3 +23,7 @@ mod models;
 mod server;
 #[path = "bad_days/streams.rs"]
 mod streams;
+#[path = "bad_days/tenancy.rs"]
+mod tenancy;
+#[path = "bad_days/traces.rs"]
+mod traces;

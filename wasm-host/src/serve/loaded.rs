@@ -32,7 +32,7 @@ enum Place {
     /// In this process: no isolation.
     Native(Handler),
     /// Every request in a fresh instance.
-    Sandbox(Sandbox),
+    Sandbox(Box<Sandbox>),
 }
 
 /// A model that answers.
@@ -87,7 +87,8 @@ impl Loaded {
             }
             Isolation::Sandbox => {
                 let sandbox = Sandbox::new(&source, &loading.sandbox);
-                Place::Sandbox(sandbox.map_err(|error| refused(&error, error.code()))?)
+                let sandbox = sandbox.map_err(|error| refused(&error, error.code()))?;
+                Place::Sandbox(Box::new(sandbox))
             }
         };
         let identity: Arc<OnceLock<ModelIdentity>> = Arc::default();
