@@ -29,12 +29,12 @@ impl<'a> Octets<'a> {
     }
 
     /// How many bytes are left.
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.bytes.len()
     }
 
     /// Takes the first `len` bytes; `None` where there are fewer.
-    pub fn take(&mut self, len: u64) -> Option<Self> {
+    pub(crate) fn take(&mut self, len: u64) -> Option<Self> {
         let (taken, left) = self.bytes.split_at_checked(usize::try_from(len).ok()?)?;
         self.bytes = left;
         Some(Self {
@@ -118,7 +118,7 @@ impl<'a> Octets<'a> {
     ///
     /// # Errors
     /// What was expected and what was found.
-    pub fn into_raw_tensor(
+    pub(crate) fn into_raw_tensor(
         self,
         data_type: DataType,
         dims: &[Option<usize>],

@@ -95,13 +95,12 @@ fn raw_header(
     stream.read_to_end(&mut all).unwrap();
     let text = String::from_utf8_lossy(&all);
     assert!(text.starts_with("HTTP/1.1 200"), "{text}");
-    let value = text.lines().find_map(|line| {
+    text.lines().find_map(|line| {
         let (found, value) = line.split_once(": ")?;
         found
             .eq_ignore_ascii_case(name)
             .then(|| value.trim().to_owned())
-    });
-    value
+    })
 }
 
 /// What no log may have: a number in a tensor, a name in a request, a key.
