@@ -255,7 +255,7 @@ fn heads_that_are_no_heads_are_refused() {
 #[test]
 fn ten_thousand_connections_leave_room_for_the_next_client() {
     const IN_ALL: usize = 10_000;
-    let server = Server::digits(&["--header-timeout-ms", "2000", "--max-connections", "1000"]);
+    let server = Server::digits(&["--header-timeout-ms", "8000", "--max-connections", "1000"]);
     // As many at the same time as this process may have files, and some to spare.
     let files = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
     let wave = (files.unwrap_or(4096) as usize / 2).clamp(100, 5000);
