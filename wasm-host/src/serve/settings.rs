@@ -1,7 +1,7 @@
 //! Settings of `lethe serve`: one meaning as flag, environment variable and key of a TOML file.
 //!
 //! A flag wins over the environment, the environment over the file, the file over the default.
-//! [`reference`] writes the page of all settings, `docs/settings.md`.
+//! [`reference()`] writes the page of all settings, `docs/settings.md`.
 
 use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr};
