@@ -14,6 +14,7 @@ import pathlib
 import shutil
 import subprocess
 import sys
+import tempfile
 
 import numpy as np
 
@@ -212,7 +213,9 @@ def schemathesis(server):
         # A schema cannot say which tensors fit which model: only the server can.
         "--exclude-checks", "positive_data_acceptance",
     ]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=900)
+    # It keeps what it found where it is started.
+    with tempfile.TemporaryDirectory() as folder:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=900, cwd=folder)
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
 
 
