@@ -19,23 +19,27 @@ fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
-/// The names of the functions in `text` that are tests.
+/// The names of the functions in `text` that are tests which run: one that is ignored holds no
+/// promise.
 fn tests(text: &str) -> Vec<String> {
     let mut names = Vec::new();
-    let mut is_test = false;
+    let (mut is_test, mut is_ignored) = (false, false);
     for line in text.lines().map(str::trim) {
         if line.starts_with("#[test]") || line.starts_with("#[tokio::test") {
             is_test = true;
+        } else if line.starts_with("#[ignore") {
+            is_ignored = true;
         } else if line.starts_with("#[") || line.starts_with("//") {
             // Other attributes may stand between.
         } else {
-            let function = line.split("fn ").nth(1).filter(|_| is_test);
+            let runs = is_test && !is_ignored;
+            let function = line.split("fn ").nth(1).filter(|_| runs);
             names.extend(
                 function
                     .and_then(|rest| rest.split('(').next())
                     .map(Into::into),
             );
-            is_test = false;
+            (is_test, is_ignored) = (false, false);
         }
     }
     names
@@ -62,6 +66,7 @@ fn held_by(promise: &str) -> Vec<&str> {
     let after = promise
         .split_once("Held by ")
         .map_or("", |(_, after)| after);
+    // Backquotes part the text: every other piece, from the second on, stands between two of them.
     let quoted = after.split('`').skip(1).step_by(2);
     quoted.filter(|name| name.contains('_')).collect()
 }
@@ -102,7 +107,7 @@ fn a_promise_without_a_test_is_noticed() {
     assert_eq!(promises.len(), 2, "{promises:?}");
     assert_eq!(held_by(&promises[0]), ["a_b", "c_d", "e_f"]);
     assert_eq!(held_by(&promises[1]), [""; 0]);
-    let source =
-        "#[test]\n#[ignore]\nfn one() {\n}\nfn two() {}\n#[tokio::test(x)]\nasync fn three() {\n";
-    assert_eq!(tests(source), ["one", "three"]);
+    let source = "#[test]\n#[should_panic]\nfn one() {\n}\nfn two() {}\n#[tokio::test(x)]\nasync fn three() {\n}\n\
+                  #[test]\n#[ignore = \"slow\"]\nfn four() {}\n#[ignore]\n#[test]\nfn five() {}\n#[test]\nfn six() {}\n";
+    assert_eq!(tests(source), ["one", "three", "six"]);
 }
