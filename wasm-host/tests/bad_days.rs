@@ -17,10 +17,12 @@ mod disks;
 mod endings;
 #[path = "bad_days/guests.rs"]
 mod guests;
-#[path = "bad_days/models.rs"]
+#[path = "support/models.rs"]
 mod models;
 #[path = "bad_days/server.rs"]
 mod server;
+#[path = "support/serving.rs"]
+mod serving;
 #[path = "bad_days/streams.rs"]
 mod streams;
 #[path = "bad_days/tenancy.rs"]

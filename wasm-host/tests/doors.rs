@@ -11,6 +11,8 @@ mod nginx;
 mod reproducible;
 #[path = "doors/server.rs"]
 mod server;
+#[path = "support/serving.rs"]
+mod serving;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};

@@ -1,54 +1,20 @@
 //! Nothing survives a request: a canary goes through a sandbox, is seen in the instance's memory
 //! while that lives, and is nowhere in the process afterwards.
 
+#[path = "support/models.rs"]
+mod models;
 #[path = "isolation/server.rs"]
 mod server;
+#[path = "support/serving.rs"]
+mod serving;
 
 use std::path::Path;
 
-use lethe_engine::onnx::proto;
-use lethe_engine::{DataType, Tensor, Value};
+use lethe_engine::{Tensor, Value};
 use lethe_host::residue::Canary;
 use lethe_host::sandbox::{ModelSource, Sandbox, SandboxSettings, WipePolicy, Wiped};
 use lethe_server::message::Call;
-use prost::Message;
 use zeroize::Zeroizing;
-
-/// A model whose output is its input.
-fn echo_model() -> Vec<u8> {
-    let dimension = proto::Dimension {
-        value: Some(proto::DimensionValue::Param("n".into())),
-    };
-    let tensor = proto::TensorType {
-        elem_type: Some(DataType::Uint8 as i32),
-        shape: Some(proto::TensorShape {
-            dim: vec![dimension],
-        }),
-    };
-    let value = proto::ValueInfo {
-        name: Some("x".into()),
-        r#type: Some(proto::Type {
-            value: Some(proto::TypeValue::Tensor(tensor)),
-        }),
-    };
-    let graph = proto::Graph {
-        name: Some("echo".into()),
-        input: vec![value.clone()],
-        output: vec![value],
-        ..Default::default()
-    };
-    let opset = proto::OperatorSetId {
-        domain: None,
-        version: Some(21),
-    };
-    let model = proto::Model {
-        ir_version: Some(10),
-        opset_import: vec![opset],
-        graph: Some(graph),
-        ..Default::default()
-    };
-    model.encode_to_vec()
-}
 
 /// A request whose tensor is the canary, over and over.
 fn request(canary: &Canary, times: usize) -> Zeroizing<Vec<u8>> {
@@ -74,7 +40,7 @@ fn sandbox(native_kernels: bool, wipe: WipePolicy) -> Sandbox {
         cache: Some(Path::new(env!("CARGO_TARGET_TMPDIR")).join("isolation-cache")),
         ..SandboxSettings::default()
     };
-    Sandbox::new(&ModelSource::new("echo", echo_model()), &settings).unwrap()
+    Sandbox::new(&ModelSource::new("echo", models::echo()), &settings).unwrap()
 }
 
 /// What became of a canary.

@@ -1,55 +1,13 @@
 //! What a request may use in a sandbox, and that the next one gets its answer all the same.
 
+#[path = "support/models.rs"]
+mod models;
+
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use lethe_engine::onnx::proto;
-use lethe_engine::{DataType, Tensor, Value};
+use lethe_engine::{Tensor, Value};
 use lethe_host::sandbox::{Limits, ModelSource, Sandbox, SandboxSettings};
-use prost::Message;
-
-/// A model that multiplies a square matrix with itself.
-fn square_model() -> Vec<u8> {
-    let dimension = proto::Dimension {
-        value: Some(proto::DimensionValue::Param("n".into())),
-    };
-    let tensor = proto::TensorType {
-        elem_type: Some(DataType::Float32 as i32),
-        shape: Some(proto::TensorShape {
-            dim: vec![dimension.clone(), dimension],
-        }),
-    };
-    let value = |name: &str| proto::ValueInfo {
-        name: Some(name.into()),
-        r#type: Some(proto::Type {
-            value: Some(proto::TypeValue::Tensor(tensor.clone())),
-        }),
-    };
-    let node = proto::Node {
-        op_type: Some("MatMul".into()),
-        input: vec!["x".into(), "x".into()],
-        output: vec!["y".into()],
-        ..Default::default()
-    };
-    let graph = proto::Graph {
-        name: Some("square".into()),
-        node: vec![node],
-        input: vec![value("x")],
-        output: vec![value("y")],
-        ..Default::default()
-    };
-    let opset = proto::OperatorSetId {
-        domain: None,
-        version: Some(21),
-    };
-    let model = proto::Model {
-        ir_version: Some(10),
-        opset_import: vec![opset],
-        graph: Some(graph),
-        ..Default::default()
-    };
-    model.encode_to_vec()
-}
 
 fn sandbox(limits: Limits) -> Sandbox {
     let settings = SandboxSettings {
@@ -58,7 +16,7 @@ fn sandbox(limits: Limits) -> Sandbox {
         cache: Some(Path::new(env!("CARGO_TARGET_TMPDIR")).join("limits-cache")),
         ..SandboxSettings::default()
     };
-    Sandbox::new(&ModelSource::new("square", square_model()), &settings).unwrap()
+    Sandbox::new(&ModelSource::new("square", models::square()), &settings).unwrap()
 }
 
 /// The code of the answer to a matrix of this size, or nothing where there is an answer.

@@ -4,11 +4,13 @@ use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
+
+pub(crate) use crate::serving::Server;
 
 /// Longer than anything here takes on a busy machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
@@ -62,40 +64,12 @@ pub(crate) fn serve() -> Command {
     serve
 }
 
-/// A server that ends with the test.
-pub(crate) struct Server {
-    pub(crate) process: Child,
-    pub(crate) address: String,
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        // It may have ended by itself.
-        drop(self.process.kill());
-        drop(self.process.wait());
-    }
-}
-
 impl Server {
     /// Serves the embedded digits.
     pub(crate) fn digits(arguments: &[&str]) -> Self {
         let mut serve = serve();
         serve.args(arguments).arg(digits());
         Self::spawn(serve)
-    }
-
-    /// Starts a server, and waits until it listens.
-    pub(crate) fn spawn(mut command: Command) -> Self {
-        let mut process = command.stdout(Stdio::piped()).spawn().unwrap();
-        let mut line = String::new();
-        let mut out = BufReader::new(process.stdout.take().unwrap());
-        out.read_line(&mut line).unwrap();
-        let address = line.trim().split_once("://").map(|(_, address)| address);
-        let address = address.unwrap_or_else(|| panic!("{command:?}: {line:?}"));
-        Self {
-            address: address.to_owned(),
-            process,
-        }
     }
 
     pub(crate) fn connect(&self) -> TcpStream {

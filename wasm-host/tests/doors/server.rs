@@ -1,12 +1,14 @@
 //! Servers under test: `lethe serve`, and stock hosts of bundles.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
+
+pub(crate) use crate::serving::Server;
 
 pub(crate) fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()
@@ -22,37 +24,13 @@ pub(crate) fn lethe() -> Command {
     lethe
 }
 
-/// A server that ends with the test.
-pub(crate) struct Server {
-    pub(crate) process: Child,
-    pub(crate) address: String,
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        // It may have ended by itself.
-        drop(self.process.kill());
-        drop(self.process.wait());
-    }
-}
-
 impl Server {
     /// `lethe serve` on a free port.
     pub(crate) fn lethe(arguments: &[&str]) -> Self {
-        let mut process = lethe()
-            .args(["serve", "--port", "0"])
-            .args(arguments)
-            .arg(root().join("models/digits/model.onnx"))
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut line = String::new();
-        BufReader::new(process.stdout.as_mut().unwrap())
-            .read_line(&mut line)
-            .unwrap();
-        let address = line.trim().strip_prefix("listening on http://");
-        let address = address.unwrap_or_else(|| panic!("{line:?}")).to_owned();
-        Self { process, address }
+        let mut serve = lethe();
+        serve.args(["serve", "--port", "0"]).args(arguments);
+        serve.arg(root().join("models/digits/model.onnx"));
+        Self::spawn(serve)
     }
 
     /// Another program, once it listens on `port`.

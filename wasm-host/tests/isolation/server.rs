@@ -5,8 +5,11 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::time::Duration;
+
+use crate::models;
+use crate::serving::Server;
 
 /// Requests in all; `LETHE_CANARIES` says another number.
 const REQUESTS: usize = 100_000;
@@ -18,34 +21,11 @@ const CONNECTIONS: usize = 8;
 const MARK: &[u8; 12] = b"\x9bLeThE\xf1\x07can\xa3";
 const CANARY_BYTES: usize = 32;
 
-/// A server that ends with the test.
-struct Server {
-    process: Child,
-    address: String,
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        // It may have ended by itself.
-        drop(self.process.kill());
-        drop(self.process.wait());
-    }
-}
-
 impl Server {
     fn start(mut command: Command) -> Self {
         let cache = Path::new(env!("CARGO_TARGET_TMPDIR")).join("isolation-cache");
-        let mut process = command
-            .env("LETHE_CACHE_DIR", cache)
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut line = String::new();
-        let mut out = BufReader::new(process.stdout.take().unwrap());
-        out.read_line(&mut line).unwrap();
-        let address = line.trim().strip_prefix("listening on http://");
-        let address = address.unwrap_or_else(|| panic!("{line:?}")).to_owned();
-        Self { process, address }
+        command.env("LETHE_CACHE_DIR", cache);
+        Self::spawn(command)
     }
 
     /// Where in its memory a canary begins, by the names of the mappings.
@@ -207,7 +187,7 @@ fn requests() -> usize {
 fn folder() -> PathBuf {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("canaries");
     fs::create_dir_all(&folder).unwrap();
-    fs::write(folder.join("echo.onnx"), super::echo_model()).unwrap();
+    fs::write(folder.join("echo.onnx"), models::echo()).unwrap();
     folder
 }
 

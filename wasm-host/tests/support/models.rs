@@ -1,4 +1,5 @@
-//! Models for bad days, made of the format's messages.
+//! Small models, made of the format's messages.
+#![allow(dead_code, reason = "no binary of tests uses all of them")]
 
 use lethe_engine::DataType;
 use lethe_engine::onnx::proto;
@@ -63,6 +64,17 @@ pub(crate) fn echo() -> Vec<u8> {
         name: Some("echo".into()),
         input: vec![x.clone()],
         output: vec![x],
+        ..Default::default()
+    })
+}
+
+/// `y = x · x`, for square matrices.
+pub(crate) fn square() -> Vec<u8> {
+    model(proto::Graph {
+        name: Some("square".into()),
+        node: vec![node("MatMul", &["x", "x"], &["y"])],
+        input: vec![value("x", DataType::Float32, &["n", "n"])],
+        output: vec![value("y", DataType::Float32, &["n", "n"])],
         ..Default::default()
     })
 }

@@ -1,0 +1,34 @@
+//! A server that a test starts, and that ends with it.
+
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, Stdio};
+
+/// A process that answers at an address.
+pub(crate) struct Server {
+    pub(crate) process: Child,
+    pub(crate) address: String,
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        drop(self.process.kill());
+        drop(self.process.wait());
+    }
+}
+
+impl Server {
+    /// Starts `lethe serve`, or what says the same, and waits until it listens.
+    pub(crate) fn spawn(mut command: Command) -> Self {
+        let mut process = command.stdout(Stdio::piped()).spawn().unwrap();
+        let mut line = String::new();
+        let mut out = BufReader::new(process.stdout.take().unwrap());
+        out.read_line(&mut line).unwrap();
+        let address = line.trim().split_once("://").map(|(_, address)| address);
+        let address = address.unwrap_or_else(|| panic!("{command:?}: {line:?}"));
+        Self {
+            address: address.to_owned(),
+            process,
+        }
+    }
+}
