@@ -21,6 +21,7 @@ pub mod json;
 pub mod message;
 pub mod octets;
 pub mod problem;
+pub mod wipe_on_free;
 pub mod wire;
 
 #[cfg(target_arch = "wasm32")]
@@ -31,8 +32,6 @@ mod component;
 mod load;
 #[cfg(target_arch = "wasm32")]
 mod native_kernels;
-#[cfg(target_arch = "wasm32")]
-mod wipe_on_free;
 
 pub use handler::{Handler, Model, ModelInfo, Request, Response, TensorInfo};
 pub use problem::Problem;

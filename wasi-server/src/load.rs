@@ -15,6 +15,9 @@ use crate::problem::Problem;
 use crate::wipe_on_free::WipeOnFree;
 use crate::wire::{Reader, WireError, Writer};
 
+#[global_allocator]
+static ALLOCATOR: WipeOnFree = WipeOnFree::at_times();
+
 /// Free memory that an image has, so that instances need not grow theirs for a request. It is zero,
 /// hence costs nothing until it is used.
 const HEADROOM_BYTES: usize = 4 << 20;
@@ -37,7 +40,7 @@ impl ExternalData for Files {
 /// # Errors
 /// When the model cannot be loaded, or does not run on the inputs that were given to warm it up.
 pub(crate) fn load(message: Bytes) -> Result<Model, Problem> {
-    let _wiping = WipeOnFree::begin();
+    let _wiping = ALLOCATOR.begin();
     let load = Load::decode(message)?;
     if let Some((rows, columns)) = load.options.host_tile {
         native_kernels::install((rows as usize, columns as usize));

@@ -1,37 +1,58 @@
-//! The guest's allocator, which overwrites what is freed while a model is being loaded.
+//! An allocator that overwrites what is freed.
 //!
-//! Loading takes several times the memory that the loaded model keeps: the file, its messages, the
-//! graph, tables for packing. An image stores only what is not zero, so with this allocator it holds
-//! the loaded model and nothing else. Requests do not pay for it: their memory goes with the
-//! instance.
-#![allow(unsafe_code, reason = "a global allocator")]
+//! Requests pass through buffers that others own: a connection's, a parser's, the runtime's. In the
+//! host whatever the program frees is zero, whoever allocated it. That costs a pass over freed memory;
+//! runs of a model, which allocate nothing, do not notice.
+//!
+//! In a guest it is so only while a model is being loaded, which takes several times the memory that
+//! the loaded model keeps: the file, its messages, the graph, tables for packing. An image stores only
+//! what is not zero, so it holds the loaded model and nothing else. Requests do not pay for it: their
+//! memory goes with the instance.
+#![expect(unsafe_code, reason = "a global allocator")]
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::hint::black_box;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-static IS_WIPING: AtomicBool = AtomicBool::new(false);
-
-#[global_allocator]
-static ALLOCATOR: WipeOnFree = WipeOnFree(());
-
-/// The allocator.
-pub(crate) struct WipeOnFree(());
+/// The system's allocator, wiping memory before it is freed or moved.
+#[derive(Debug)]
+pub struct WipeOnFree {
+    is_wiping: AtomicBool,
+}
 
 /// While it lives, what is freed is overwritten.
-pub(crate) struct Wiping(());
+#[derive(Debug)]
+pub struct Wiping<'a>(&'a WipeOnFree);
 
 impl WipeOnFree {
+    /// Overwrites all that is freed.
+    pub const fn always() -> Self {
+        Self {
+            is_wiping: AtomicBool::new(true),
+        }
+    }
+
+    /// Overwrites what is freed between [`WipeOnFree::begin`] and the end of what that gives.
+    pub const fn at_times() -> Self {
+        Self {
+            is_wiping: AtomicBool::new(false),
+        }
+    }
+
     /// Overwrites what is freed from now on.
-    pub(crate) fn begin() -> Wiping {
-        IS_WIPING.store(true, Ordering::Relaxed);
-        Wiping(())
+    pub fn begin(&self) -> Wiping<'_> {
+        self.is_wiping.store(true, Ordering::Relaxed);
+        Wiping(self)
+    }
+
+    fn is_wiping(&self) -> bool {
+        self.is_wiping.load(Ordering::Relaxed)
     }
 }
 
-impl Drop for Wiping {
+impl Drop for Wiping<'_> {
     fn drop(&mut self) {
-        IS_WIPING.store(false, Ordering::Relaxed);
+        self.0.is_wiping.store(false, Ordering::Relaxed);
     }
 }
 
@@ -51,7 +72,7 @@ unsafe impl GlobalAlloc for WipeOnFree {
     unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
         // SAFETY: the caller gives up `layout.size()` bytes at `ptr`, which came from `alloc`.
         unsafe {
-            if IS_WIPING.load(Ordering::Relaxed) {
+            if self.is_wiping() {
                 ptr.write_bytes(0, layout.size());
                 // The zeros count as read, so that they are written although the memory goes.
                 black_box(ptr);
@@ -61,7 +82,7 @@ unsafe impl GlobalAlloc for WipeOnFree {
     }
 
     unsafe fn realloc(&self, ptr: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
-        if !IS_WIPING.load(Ordering::Relaxed) {
+        if !self.is_wiping() {
             // SAFETY: the caller keeps the contract of `realloc`.
             return unsafe { System.realloc(ptr, layout, new_size) };
         }
@@ -76,5 +97,39 @@ unsafe impl GlobalAlloc for WipeOnFree {
             }
             moved
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_that_moves_keeps_its_content() {
+        for (name, allocator) in [
+            ("always", WipeOnFree::always()),
+            ("at times", WipeOnFree::at_times()),
+        ] {
+            let layout = Layout::array::<u8>(100).unwrap();
+            // SAFETY: the layout is not empty; the memory is freed with the layout it has.
+            unsafe {
+                let ptr = allocator.alloc_zeroed(layout);
+                assert!(!ptr.is_null());
+                ptr.write_bytes(7, 100);
+                let moved = allocator.realloc(ptr, layout, 10_000);
+                assert!((0..100).all(|i| *moved.add(i) == 7), "{name}");
+                allocator.dealloc(moved, Layout::array::<u8>(10_000).unwrap());
+            }
+        }
+    }
+
+    #[test]
+    fn a_guest_wipes_while_it_loads_and_a_host_always() {
+        assert!(WipeOnFree::always().is_wiping());
+        let guest = WipeOnFree::at_times();
+        let wiping = guest.begin();
+        assert!(guest.is_wiping());
+        drop(wiping);
+        assert!(!guest.is_wiping());
     }
 }

@@ -16,7 +16,6 @@
 //! | [`signing`] | keys of the server that sign |
 //! | [`receipt`] | signed statements about answers, confirmed by running again |
 //! | `harden` | what a server gives up once it is ready (Linux) |
-//! | [`wipe_on_free`] | an allocator that overwrites what is freed |
 //! | [`verification`] | comparing with expected outputs |
 //! | [`commands`] | the commands of the binary `lethe` |
 #![deny(unsafe_code)]
@@ -46,4 +45,3 @@ mod test_folder;
 mod timestamp;
 pub mod values;
 pub mod verification;
-pub mod wipe_on_free;

@@ -15,10 +15,10 @@ use lethe_host::commands::verify::Verify;
 use lethe_host::commands::verify_receipt::VerifyReceipt;
 use lethe_host::commands::{CommandError, Outcome};
 use lethe_host::settings::RunSettings;
-use lethe_host::wipe_on_free::WipeOnFree;
+use lethe_server::wipe_on_free::WipeOnFree;
 
 #[global_allocator]
-static ALLOCATOR: WipeOnFree = WipeOnFree;
+static ALLOCATOR: WipeOnFree = WipeOnFree::always();
 
 /// Runs ONNX models on other people's data and forgets the data.
 #[derive(Debug, Parser)]
