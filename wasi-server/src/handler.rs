@@ -32,7 +32,9 @@ pub use metadata::{
     MODEL_VERSION, ModelInfo, PLATFORM, TensorInfo, check_version, health, list, live,
     model_metadata, model_ready, ready, server_metadata,
 };
-pub use routes::{BATCH, HEALTH, INFER, MODELS, Route, allowed, query_value, route};
+pub use routes::{
+    BATCH, HEALTH, INFER, MODELS, Route, allowed, percent_decoded, query_value, route,
+};
 
 /// The extensions of the Open Inference Protocol that the handler itself has.
 pub const EXTENSIONS: &[&str] = &["binary_tensor_data"];

@@ -254,6 +254,7 @@ impl Answer {
                 status: status(reader.u32("a status")?),
                 code: reader.text("a code")?.into(),
                 detail: reader.text("a detail")?,
+                retry_after_s: None,
             }),
         };
         reader.end()?;

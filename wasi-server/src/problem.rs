@@ -23,6 +23,8 @@ pub struct Problem {
     pub code: Cow<'static, str>,
     /// One sentence for a person.
     pub detail: String,
+    /// Seconds after which to ask again, where that is known; a door says it in a header.
+    pub retry_after_s: Option<u64>,
 }
 
 impl Problem {
@@ -32,6 +34,7 @@ impl Problem {
             status,
             code: Cow::Borrowed(code),
             detail: detail.into(),
+            retry_after_s: None,
         }
     }
 

@@ -62,7 +62,8 @@ use tracing_opentelemetry::OpenTelemetrySpanExt;
 use crate::audit::{AuditLog, AuditSettings};
 use crate::signing::SigningKey;
 use crate::tenants::{
-    Admission, AdmissionSettings, JwtSettings, JwtVerifier, KeyFile, Refusal, Tenants,
+    Admission, AdmissionSettings, Authenticator, JwtSettings, JwtVerifier, KeyFile, Refusal,
+    Tenants,
 };
 use access::Access;
 use body::Coding;
@@ -158,8 +159,10 @@ impl Server {
         Ok(Arc::new(Self {
             admission: Admission::new(tenants.clone(), gate),
             access: Access::new(
-                keys.map_err(|error| error.to_string())?,
-                tokens,
+                Authenticator {
+                    keys: keys.map_err(|error| error.to_string())?,
+                    tokens,
+                },
                 settings.admin_tenants.clone(),
                 tenants,
             ),
@@ -387,11 +390,6 @@ async fn respond_within(server: Arc<Server>, request: Request) -> Response {
         Err(problem) => Err(problem),
     };
     let mut response = answered.unwrap_or_else(|problem| refuse(&head, problem));
-    // Those of a model's own answers, too: whoever waits for a turn may be turned away.
-    if matches!(response.status().as_u16(), 429 | 503) {
-        let headers = response.headers_mut();
-        headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
-    }
     response.headers_mut().insert(REQUEST_ID, id);
     if is_head {
         *response.body_mut() = axum::body::Body::empty();
@@ -413,7 +411,8 @@ fn with_receipt(answered: Answered, coding: Option<Coding>) -> Response {
 /// A problem as an answer, with the headers that its status asks for.
 fn refuse(head: &Head, problem: Problem) -> Response {
     let status = problem.status;
-    if status >= 500 {
+    // Who is asked to come again met a limit, and no failure.
+    if status >= 500 && problem.retry_after_s.is_none() {
         let path = head.uri.path();
         tracing::warn!(status, code = %problem.code, path, id = ?head.id, "a request failed");
     }
@@ -425,9 +424,12 @@ fn refuse(head: &Head, problem: Problem) -> Response {
 
 /// A problem with the headers that its status asks for.
 fn with_headers(problem: Problem, methods: Option<&'static str>) -> Response {
-    let status = problem.status;
+    let (status, retry_after_s) = (problem.status, problem.retry_after_s);
     let mut response = body::http(Answer::from(problem), None);
     let headers = response.headers_mut();
+    if let Some(seconds) = retry_after_s {
+        headers.insert(header::RETRY_AFTER, seconds.into());
+    }
     match status {
         401 => {
             let scheme = HeaderValue::from_static("Bearer realm=\"lethe\"");
@@ -451,5 +453,8 @@ fn refused(refusal: Refusal) -> Problem {
         Refusal::Draining => "LETHE-DRAINING",
         _ => "LETHE-OVERLOAD",
     };
-    Problem::new(refusal.status(), code, refusal.to_string())
+    Problem {
+        retry_after_s: refusal.retry_after_seconds(),
+        ..Problem::new(refusal.status(), code, refusal.to_string())
+    }
 }

@@ -4,7 +4,7 @@
 //! header ─► keys or jwt ─► tenant ─► limits ─► admission ─► permit ─► run
 //! ```
 //!
-//! - [`authenticator`]: the header of a request.
+//! - [`authenticator`]: the key or token of a request.
 //! - [`keys`]: API keys, kept as hashes in a file.
 //! - [`jwt`]: tokens that another party signed.
 //! - [`limits`]: what each tenant may use.

@@ -164,7 +164,10 @@ pub fn query_value<'a>(path: &'a str, name: &str) -> Result<Option<Cow<'a, str>>
 }
 
 /// Text with its escapes (`%2F`) as what they stand for; in a query a `+` is a space.
-fn percent_decoded(text: &str, plus_is_space: bool) -> Result<Cow<'_, str>, Problem> {
+///
+/// # Errors
+/// 400 where an escape is broken, or the text is not UTF-8.
+pub fn percent_decoded(text: &str, plus_is_space: bool) -> Result<Cow<'_, str>, Problem> {
     if !text.contains(['%', '+']) {
         return Ok(Cow::Borrowed(text));
     }

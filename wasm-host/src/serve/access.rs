@@ -6,7 +6,9 @@ use axum::http::HeaderMap;
 use axum::http::header::AUTHORIZATION;
 use lethe_server::Problem;
 
-use crate::tenants::{Authenticated, JwtVerifier, KeyFile, TenantLimits, Tenants};
+use crate::tenants::{
+    Authenticated, Authenticator, JwtVerifier, KeyFile, TenantLimits, Tenants, Unauthenticated,
+};
 
 /// The tenant of requests where no key is needed.
 const ANYBODY: &str = "anonymous";
@@ -19,7 +21,8 @@ pub(super) struct Caller {
     pub(super) key_id: Arc<str>,
     /// Whether they may load models and see everybody's figures.
     pub(super) is_admin: bool,
-    pub(super) limits: Arc<TenantLimits>,
+    /// The limits as they were when the request came.
+    tenants: Arc<Tenants>,
     /// The request's name and route, for the audit trail.
     pub(super) request_id: Arc<str>,
     pub(super) route: &'static str,
@@ -27,8 +30,7 @@ pub(super) struct Caller {
 
 /// Keys, tokens and limits, which can be exchanged while the server runs.
 pub(super) struct Access {
-    keys: Option<KeyFile>,
-    tokens: Option<JwtVerifier>,
+    who: Authenticator,
     admins: Vec<String>,
     tenants: RwLock<Arc<Tenants>>,
 }
@@ -42,15 +44,9 @@ impl std::fmt::Debug for Access {
 }
 
 impl Access {
-    pub(super) fn new(
-        keys: Option<KeyFile>,
-        tokens: Option<JwtVerifier>,
-        admins: Vec<String>,
-        tenants: Tenants,
-    ) -> Self {
+    pub(super) fn new(who: Authenticator, admins: Vec<String>, tenants: Tenants) -> Self {
         Self {
-            keys,
-            tokens,
+            who,
             admins,
             tenants: RwLock::new(Arc::new(tenants)),
         }
@@ -58,7 +54,7 @@ impl Access {
 
     /// Whether requests need a key.
     pub(super) fn needs_key(&self) -> bool {
-        self.keys.is_some() || self.tokens.is_some()
+        self.who.keys.is_some() || self.who.tokens.is_some()
     }
 
     /// Exchanges the limits of tenants.
@@ -68,12 +64,12 @@ impl Access {
 
     /// Reads the keys again if they changed.
     pub(super) fn refresh(&self) {
-        match self.keys.as_ref().map(KeyFile::refresh) {
+        match self.who.keys.as_ref().map(KeyFile::refresh) {
             Some(Ok(true)) => tracing::info!("keys were read again"),
             Some(Err(error)) => tracing::error!(%error, "the keys read before stay"),
             Some(Ok(false)) | None => {}
         }
-        match self.tokens.as_ref().map(JwtVerifier::refresh) {
+        match self.who.tokens.as_ref().map(JwtVerifier::refresh) {
             Some(Ok(true)) => tracing::info!("the keys of tokens were read again"),
             Some(Err(error)) => tracing::error!(%error, "the keys of tokens read before stay"),
             Some(Ok(false)) | None => {}
@@ -95,27 +91,31 @@ impl Access {
             .read()
             .unwrap_or_else(PoisonError::into_inner)
             .clone();
-        let limits = |tenant: &str| Arc::new(tenants.limits(tenant).clone());
         if !self.needs_key() {
             return Ok(Caller {
                 tenant: ANYBODY.into(),
                 key_id: "".into(),
                 is_admin: true,
-                limits: limits(ANYBODY),
+                tenants,
                 request_id: request_id.into(),
                 route,
             });
         }
-        let shown = shown_key(headers).ok_or_else(|| {
-            let detail = "a key is needed: Authorization: Bearer KEY, or X-API-Key: KEY";
-            Problem::new(401, "LETHE-KEY-MISSING", detail)
+        let found = self.authenticate(headers).map_err(|reason| {
+            tracing::debug!(%reason, "a request is from nobody");
+            match reason {
+                Unauthenticated::Missing | Unauthenticated::Scheme => {
+                    let detail = "a key is needed: Authorization: Bearer KEY, or X-API-Key: KEY";
+                    Problem::new(401, "LETHE-KEY-MISSING", detail)
+                }
+                Unauthenticated::Key | Unauthenticated::Token(_) => {
+                    Problem::new(401, "LETHE-KEY-UNKNOWN", "the key is not valid here")
+                }
+            }
         })?;
-        let found = self.authenticate(shown);
-        let found = found
-            .ok_or_else(|| Problem::new(401, "LETHE-KEY-UNKNOWN", "the key is not valid here"))?;
         Ok(Caller {
             is_admin: self.admins.contains(&found.tenant),
-            limits: limits(&found.tenant),
+            tenants,
             tenant: found.tenant.into(),
             key_id: found.key_id.into(),
             request_id: request_id.into(),
@@ -123,30 +123,23 @@ impl Access {
         })
     }
 
-    fn authenticate(&self, shown: &str) -> Option<Authenticated> {
-        if let Some(found) = self.keys.as_ref().and_then(|keys| keys.authenticate(shown)) {
-            return Some(found);
+    fn authenticate(&self, headers: &HeaderMap) -> Result<Authenticated, Unauthenticated> {
+        if let Some(key) = headers.get("x-api-key") {
+            let key = key.to_str().map_err(|_| Unauthenticated::Missing)?;
+            return self.who.identify(key);
         }
-        match self.tokens.as_ref()?.authenticate(shown) {
-            Ok(found) => Some(found),
-            Err(reason) => {
-                tracing::debug!(%reason, "a token was refused");
-                None
-            }
-        }
+        let value = headers.get(AUTHORIZATION);
+        self.who
+            .authenticate(value.and_then(|value| value.to_str().ok()))
     }
-}
-
-fn shown_key(headers: &HeaderMap) -> Option<&str> {
-    if let Some(key) = headers.get("x-api-key") {
-        return key.to_str().ok();
-    }
-    let value = headers.get(AUTHORIZATION)?.to_str().ok()?;
-    let (scheme, key) = value.split_once(' ')?;
-    scheme.eq_ignore_ascii_case("bearer").then_some(key.trim())
 }
 
 impl Caller {
+    /// What their tenant may use.
+    pub(super) fn limits(&self) -> &TenantLimits {
+        self.tenants.limits(&self.tenant)
+    }
+
     /// Refuses who may not load models or see everybody's figures.
     ///
     /// # Errors

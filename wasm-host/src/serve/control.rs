@@ -10,7 +10,8 @@ use axum::body::Body;
 use axum::http::{HeaderValue, Method, header};
 use axum::response::Response;
 use lethe_server::handler::{
-    Route, check_version, live, model_metadata, model_ready, ready, route, server_metadata,
+    Route, check_version, live, model_metadata, model_ready, percent_decoded, ready, route,
+    server_metadata,
 };
 use lethe_server::{Problem, Response as Answer};
 use serde::Deserialize;
@@ -52,31 +53,31 @@ pub(super) enum Control<'a> {
     ServerMetadata,
     Model(Cow<'a, str>, Option<Cow<'a, str>>),
     ModelReady(Cow<'a, str>, Option<Cow<'a, str>>),
-    ModelConfig(&'a str),
-    ModelStatistics(Option<&'a str>),
+    ModelConfig(Cow<'a, str>),
+    ModelStatistics(Option<Cow<'a, str>>),
     Index,
     /// The model in the body, or in the path.
-    Load(Option<&'a str>),
-    Unload(Option<&'a str>),
-    Upload(&'a str),
+    Load(Option<Cow<'a, str>>),
+    Unload(Option<Cow<'a, str>>),
+    Upload(Cow<'a, str>),
 }
 
 /// The control request of a path, with the methods that it takes; `None` where a path is not about
-/// the server.
-fn find(path: &str) -> Option<(Control<'_>, &'static str)> {
+/// the server. Names are percent-decoded.
+///
+/// # Errors
+/// 400 where an escape in a name is broken.
+fn find(path: &str) -> Result<Option<(Control<'_>, &'static str)>, Problem> {
     const GET: &str = "GET, HEAD";
-    let of_model = |rest: &'static str| {
-        let name = path.strip_prefix("/v2/models/")?.strip_suffix(rest)?;
+    let between = |before: &str, after: &str| {
+        let name = path.strip_prefix(before)?.strip_suffix(after)?;
         (!name.is_empty() && !name.contains('/')).then_some(name)
     };
-    let of_repository = |rest: &'static str| {
-        let name = path
-            .strip_prefix("/v2/repository/models/")?
-            .strip_suffix(rest)?;
-        (!name.is_empty() && !name.contains('/')).then_some(name)
-    };
+    let of_model = |rest| between("/v2/models/", rest);
+    let of_repository = |rest| between("/v2/repository/models/", rest);
+    let decoded = |name| percent_decoded(name, false);
     let page = |content_type, content| (Control::Page(content_type, content), GET);
-    Some(match path {
+    Ok(Some(match path {
         "/" => page("text/html; charset=utf-8", DASHBOARD),
         "/docs" => page("text/html; charset=utf-8", API_PAGE),
         "/openapi.json" => page("application/json", OPENAPI),
@@ -88,34 +89,34 @@ fn find(path: &str) -> Option<(Control<'_>, &'static str)> {
         "/v2/models/stats" => (Control::ModelStatistics(None), GET),
         _ => {
             if let Some(name) = of_repository("/load") {
-                (Control::Load(Some(name)), "POST")
+                (Control::Load(Some(decoded(name)?)), "POST")
             } else if let Some(name) = of_repository("/unload") {
-                (Control::Unload(Some(name)), "POST")
+                (Control::Unload(Some(decoded(name)?)), "POST")
             } else if let Some(name) = of_model("/stats") {
-                (Control::ModelStatistics(Some(name)), GET)
+                (Control::ModelStatistics(Some(decoded(name)?)), GET)
             } else if let Some(name) = of_model("/config") {
-                (Control::ModelConfig(name), GET)
+                (Control::ModelConfig(decoded(name)?), GET)
             } else if let Some(name) = path.strip_prefix("/api/v1/models/") {
-                (Control::Upload(name), "PUT")
+                (Control::Upload(decoded(name)?), "PUT")
             } else {
-                return None;
+                return Ok(None);
             }
         }
-    })
+    }))
 }
 
 /// The methods that a path about the server takes.
 pub(super) fn allowed(path: &str) -> Option<&'static str> {
-    find(path).map(|(_, methods)| methods)
+    find(path).ok()?.map(|(_, methods)| methods)
 }
 
 /// What a request asks for, if it is about the server.
 ///
 /// # Errors
-/// 405 for a method that the path does not take.
+/// 405 for a method that the path does not take, 400 for a name with a broken escape.
 pub(super) fn control<'a>(method: &Method, path: &'a str) -> Result<Option<Control<'a>>, Problem> {
     let bare = path.split('?').next().unwrap_or_default();
-    if let Some((control, methods)) = find(bare) {
+    if let Some((control, methods)) = find(bare)? {
         if methods.split(", ").any(|taken| taken == method.as_str()) {
             return Ok(Some(control));
         }
@@ -217,14 +218,14 @@ async fn answer(
             model_ready(&model.info().name)
         }
         Control::ModelConfig(name) => {
-            let model = server.model(&caller, Some(name)).await?;
+            let model = server.model(&caller, Some(&name)).await?;
             json_answer(&description::config(model.info()))
         }
         Control::ModelStatistics(name) => {
-            if let Some(name) = name {
+            if let Some(name) = &name {
                 server.model(&caller, Some(name)).await?;
             }
-            json_answer(&server.figures.model_stats(name, &caller))
+            json_answer(&server.figures.model_stats(name.as_deref(), &caller))
         }
         Control::Index => {
             let wanted = read_index_request(server, head, body).await?;
@@ -254,7 +255,7 @@ async fn answer(
                 return Err(Problem::new(403, "LETHE-FORBIDDEN", detail));
             }
             let model = read(server, head, body, server.settings.max_model_bytes).await?;
-            let (loading, name) = (server.clone(), name.to_owned());
+            let (loading, name) = (server.clone(), name.into_owned());
             let loaded = blocking(move || loading.repository.upload(&name, &model)).await?;
             json_answer(
                 &json!({ "model": loaded.info().name, "state": "READY", "sha256": loaded.sha256(), "load_us": loaded.load_us }),
@@ -309,10 +310,9 @@ fn health(server: &Server) -> Answer {
 }
 
 /// The models that a tenant may use.
-fn seen(server: &Server, caller: &Caller) -> impl Iterator<Item = Listed> {
-    let limits = caller.limits.clone();
+pub(super) fn seen(server: &Server, caller: &Caller) -> impl Iterator<Item = Listed> {
     let all = server.repository.list().into_iter();
-    all.filter(move |listed| limits.allows_model(&listed.name))
+    all.filter(|listed| caller.limits().allows_model(&listed.name))
 }
 
 fn models(server: &Server, caller: &Caller) -> Vec<Value> {
@@ -370,7 +370,7 @@ fn object<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
 async fn named(
     server: &Server,
     head: &Head,
-    in_path: Option<&str>,
+    in_path: Option<Cow<'_, str>>,
     body: Body,
 ) -> Result<String, Problem> {
     #[derive(Deserialize)]
@@ -379,8 +379,62 @@ async fn named(
     }
     let body = read(server, head, body, CONTROL_BODY_BYTES).await?;
     if let Some(name) = in_path {
-        return Ok(name.to_owned());
+        return Ok(name.into_owned());
     }
     let named: Named = object(&body)?;
     Ok(named.model)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_in_paths_are_decoded() {
+        let name = || Cow::Borrowed("a b/λ");
+        let cases = [
+            (
+                "GET",
+                "/v2/models/a%20b%2F%CE%BB/config",
+                Control::ModelConfig(name()),
+            ),
+            (
+                "GET",
+                "/v2/models/a%20b%2F%CE%BB/stats?x",
+                Control::ModelStatistics(Some(name())),
+            ),
+            (
+                "POST",
+                "/v2/repository/models/a%20b%2F%CE%BB/load",
+                Control::Load(Some(name())),
+            ),
+            (
+                "POST",
+                "/v2/repository/models/a%20b%2F%CE%BB/unload",
+                Control::Unload(Some(name())),
+            ),
+            (
+                "PUT",
+                "/api/v1/models/a%20b%2F%CE%BB",
+                Control::Upload(name()),
+            ),
+            (
+                "GET",
+                "/v2/models/a%20b%2F%CE%BB",
+                Control::Model(name(), None),
+            ),
+        ];
+        for (method, path, expected) in cases {
+            let method = method.parse().unwrap();
+            assert_eq!(control(&method, path), Ok(Some(expected)), "{path}");
+        }
+        for path in ["/v2/models/%/config", "/v2/models/%ff/stats"] {
+            let problem = control(&Method::GET, path).unwrap_err();
+            assert_eq!(
+                (problem.status, &*problem.code),
+                (400, "LETHE-REQUEST"),
+                "{path}"
+            );
+        }
+    }
 }

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
+use lethe_server::handler::MODEL_VERSION;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
@@ -112,7 +113,29 @@ type Pair = (Box<str>, Box<str>);
 pub(super) struct Figures {
     started: Instant,
     total: Counts,
-    pairs: RwLock<HashMap<Pair, Arc<Counts>>>,
+    pairs: RwLock<Pairs>,
+}
+
+/// Counts by model and tenant, found without a copy of either name.
+#[derive(Debug, Default)]
+struct Pairs {
+    by_model: HashMap<Box<str>, HashMap<Box<str>, Arc<Counts>>>,
+    count: usize,
+}
+
+impl Pairs {
+    fn get(&self, model: &str, tenant: &str) -> Option<&Arc<Counts>> {
+        self.by_model.get(model)?.get(tenant)
+    }
+
+    /// The counts of a pair, which is made if there is none.
+    fn get_or_add(&mut self, model: &str, tenant: &str) -> &Arc<Counts> {
+        let tenants = self.by_model.entry(model.into()).or_default();
+        tenants.entry(tenant.into()).or_insert_with(|| {
+            self.count += 1;
+            Arc::default()
+        })
+    }
 }
 
 /// More pairs of model and tenant than are counted one by one: names come from requests only once
@@ -135,27 +158,27 @@ impl Figures {
     /// Counts a request that has ended.
     pub(super) fn add(&self, ended: &Ended<'_>) {
         self.total.add(ended);
-        let pair: Pair = (ended.model.into(), ended.tenant.into());
         let pairs = self.pairs.read().unwrap_or_else(PoisonError::into_inner);
-        if let Some(counts) = pairs.get(&pair) {
+        if let Some(counts) = pairs.get(ended.model, ended.tenant) {
             return counts.add(ended);
         }
         drop(pairs);
         let mut pairs = self.pairs.write().unwrap_or_else(PoisonError::into_inner);
-        let pair = match pairs.len() < MOST_PAIRS {
-            true => pair,
-            false => ("other".into(), "other".into()),
+        let (model, tenant) = match pairs.count < MOST_PAIRS {
+            true => (ended.model, ended.tenant),
+            false => ("other", "other"),
         };
-        pairs.entry(pair).or_default().add(ended);
+        pairs.get_or_add(model, tenant).add(ended);
     }
 
     /// Pairs of model and tenant, in the order of their names.
     fn pairs(&self) -> Vec<(Pair, Arc<Counts>)> {
         let pairs = self.pairs.read().unwrap_or_else(PoisonError::into_inner);
-        let mut all: Vec<_> = pairs
-            .iter()
-            .map(|(pair, c)| (pair.clone(), c.clone()))
-            .collect();
+        let mut all = Vec::with_capacity(pairs.count);
+        for (model, tenants) in &pairs.by_model {
+            let of_model = tenants.iter();
+            all.extend(of_model.map(|(tenant, c)| ((model.clone(), tenant.clone()), c.clone())));
+        }
         all.sort_by(|a, b| a.0.cmp(&b.0));
         all
     }
@@ -187,7 +210,7 @@ impl Figures {
             .map(|(name, [good, bad, latency_us, compute_us])| {
                 let time = |count: &u64, us: &u64| json!({ "count": count, "ns": us * 1000 });
                 json!({
-                    "name": name, "version": "1", "inference_count": good, "execution_count": good,
+                    "name": name, "version": MODEL_VERSION, "inference_count": good, "execution_count": good,
                     "inference_stats": {
                         "success": time(good, latency_us), "fail": time(bad, &0),
                         "queue": time(good, &latency_us.saturating_sub(*compute_us)),
@@ -365,5 +388,38 @@ impl Collector for Exported {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pairs_beyond_the_most_are_counted_together() {
+        let figures = Figures::new();
+        let add = |tenant: &str| {
+            figures.add(&Ended {
+                model: "m",
+                tenant,
+                status: 200,
+                latency: Duration::ZERO,
+                compute: Duration::ZERO,
+                request_bytes: 1,
+                answer_bytes: 2,
+                wiped_bytes: 3,
+            });
+        };
+        (0..MOST_PAIRS + 10).for_each(|tenant| add(&tenant.to_string()));
+        add("7");
+        let pairs = figures.pairs();
+        assert_eq!(pairs.len(), MOST_PAIRS + 1);
+        let bytes = |model: &str, tenant: &str| {
+            let mut pairs = pairs.iter();
+            let found = pairs.find(|((m, t), _)| (&**m, &**t) == (model, tenant));
+            found.map(|(_, counts)| counts.request_bytes.load(Ordering::Relaxed))
+        };
+        assert_eq!(bytes("m", "7"), Some(2));
+        assert_eq!(bytes("other", "other"), Some(10));
     }
 }

@@ -22,7 +22,7 @@ use self::service::g_r_p_c_inference_service_server::{
 };
 use super::Server;
 use super::access::Caller;
-use super::control::EXTENSIONS;
+use super::control::{self, EXTENSIONS};
 
 mod service {
     #![allow(
@@ -133,8 +133,11 @@ impl Inference {
     ) -> Result<ModelInferResponse, Problem> {
         use prost::Message;
         let request_bytes = request.encoded_len() as u64;
-        if request_bytes > caller.limits.body_bytes {
-            return Err(Problem::too_large(request_bytes, caller.limits.body_bytes));
+        if request_bytes > caller.limits().body_bytes {
+            return Err(Problem::too_large(
+                request_bytes,
+                caller.limits().body_bytes,
+            ));
         }
         let (name, id) = (request.model_name.clone(), request.id.clone());
         check_version(&name, optional(&request.model_version))?;
@@ -323,10 +326,8 @@ impl GRPCInferenceService for Inference {
     ) -> Result<Response<RepositoryIndexResponse>, Status> {
         let caller = caller(&request)?;
         let only_ready = request.into_inner().ready;
-        let all = self.0.repository.list().into_iter();
-        let seen = all.filter(|listed| {
-            caller.limits.allows_model(&listed.name) && (!only_ready || listed.loaded.is_some())
-        });
+        let seen = control::seen(&self.0, &caller);
+        let seen = seen.filter(|listed| !only_ready || listed.loaded.is_some());
         let models = seen.map(|listed| ModelIndex {
             name: listed.name,
             version: MODEL_VERSION.into(),

@@ -127,7 +127,10 @@ fn pattern(route: &Route<'_>) -> &'static str {
 }
 
 async fn read(server: &Server, caller: &Caller, head: &Head, from: Body) -> Result<Ask, Problem> {
-    let limit_bytes = server.settings.max_body_bytes.min(caller.limits.body_bytes);
+    let limit_bytes = server
+        .settings
+        .max_body_bytes
+        .min(caller.limits().body_bytes);
     let coding = Coding::of_request(&head.headers)?;
     let mut body = body::read(from, limit_bytes).await?;
     if let Some(coding) = coding {
@@ -212,7 +215,9 @@ impl Server {
     ) -> Result<Arc<Loaded>, Problem> {
         let unknown = |name: &str| {
             let names = self.repository.names();
-            let seen = names.iter().filter(|name| caller.limits.allows_model(name));
+            let seen = names
+                .iter()
+                .filter(|name| caller.limits().allows_model(name));
             Problem::unknown_model(name, seen.map(String::as_str))
         };
         let Some(name) = name else {
@@ -221,10 +226,10 @@ impl Server {
                 let names = self.repository.names();
                 names.iter().find_map(|name| self.repository.ready(name))
             });
-            let seen = any.filter(|model| caller.limits.allows_model(&model.info().name));
+            let seen = any.filter(|model| caller.limits().allows_model(&model.info().name));
             return seen.ok_or_else(|| unknown(""));
         };
-        if !caller.limits.allows_model(name) {
+        if !caller.limits().allows_model(name) {
             return Err(unknown(name));
         }
         if let Some(loaded) = self.repository.ready(name) {
@@ -268,14 +273,15 @@ impl Server {
             })
             .await;
         let (answered, report) = match ran {
-            Ok(ran) => ran,
-            Err(problem) => (Answer::from(problem).into(), CallReport::default()),
+            Ok((answered, report)) => (Ok(answered), report),
+            Err(problem) => (Err(problem), CallReport::default()),
         };
-        let answer = &answered.answer;
-        ending
-            .finish(answer.status, answer.body.len() as u64, report)
-            .await?;
-        Ok(answered)
+        let (status, answer_bytes) = match &answered {
+            Ok(Answered { answer, .. }) => (answer.status, answer.body.len() as u64),
+            Err(problem) => (problem.status, problem.to_json().len() as u64),
+        };
+        ending.finish(status, answer_bytes, report).await?;
+        answered
     }
 
     /// Runs a model on tensors.
@@ -317,11 +323,11 @@ impl Server {
     ) -> Result<T, Problem> {
         let permit = self.admission.enter(&caller.tenant, deadline).await;
         let permit = permit.map_err(refused)?;
-        let longest = Duration::from_millis(caller.limits.compute_ms);
+        let longest = Duration::from_millis(caller.limits().compute_ms);
         let stop = StopOnDrop(Arc::default());
         let control = CallControl {
             deadline: Some(deadline.min(Instant::now() + longest).into_std()),
-            memory_bytes: Some(usize::try_from(caller.limits.memory_bytes).unwrap_or(usize::MAX)),
+            memory_bytes: Some(usize::try_from(caller.limits().memory_bytes).unwrap_or(usize::MAX)),
             stop: stop.0.clone(),
         };
         let model = model.clone();

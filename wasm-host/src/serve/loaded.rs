@@ -1,6 +1,6 @@
 //! A loaded model: where its requests are answered.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Instant, SystemTime};
@@ -39,7 +39,6 @@ enum Place {
 #[derive(Debug)]
 pub struct Loaded {
     place: Place,
-    path: PathBuf,
     file_bytes: u64,
     run: RunIdentity,
     identity: Arc<OnceLock<ModelIdentity>>,
@@ -62,6 +61,7 @@ impl Loaded {
             status: 422,
             code: code.to_owned().into(),
             detail: format!("model {name:?}: {error}"),
+            retry_after_s: None,
         };
         let file = ModelFile::open(path).map_err(|error| refused(&error, "LETHE-MODEL-FILE"))?;
         let bytes = file.bytes().len() as u64;
@@ -100,7 +100,6 @@ impl Loaded {
         });
         Ok(Self {
             place,
-            path: path.into(),
             file_bytes: bytes,
             run: RunIdentity::new(
                 isolation,
@@ -157,11 +156,6 @@ impl Loaded {
     /// A signed statement that `request` got `answer`.
     pub fn receipt(&self, request: &Request<'_>, answer: &Response, key: &SigningKey) -> String {
         Receipt::issue(self.identity(), &self.run, request, answer, key)
-    }
-
-    /// Where it came from.
-    pub fn path(&self) -> &Path {
-        &self.path
     }
 
     pub(super) fn used(&self) {

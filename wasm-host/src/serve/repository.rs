@@ -105,16 +105,6 @@ impl Repository {
         })
     }
 
-    /// How models are loaded.
-    pub fn loading(&self) -> &Loading {
-        &self.loading
-    }
-
-    /// The folder that models come from.
-    pub fn folder(&self) -> Option<&Path> {
-        self.folder.as_deref()
-    }
-
     fn entry(&self, name: &str) -> Option<Arc<Entry>> {
         let entries = self.entries.read().unwrap_or_else(PoisonError::into_inner);
         entries.get(name).cloned()
@@ -300,6 +290,7 @@ impl Repository {
             .components()
             .eq([Component::Normal(name.as_ref())])
             && !name.starts_with('.')
+            && !name.contains(char::is_control)
             && name.len() <= 128;
         if !is_name {
             let detail = format!("a model's name: expected a file name, found {name:?}");

@@ -72,7 +72,10 @@ pub(super) async fn open(
             return response;
         }
     };
-    let limit = server.settings.max_body_bytes.min(caller.limits.body_bytes);
+    let limit = server
+        .settings
+        .max_body_bytes
+        .min(caller.limits().body_bytes);
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
     upgrade
         .max_message_size(limit)

@@ -1,4 +1,4 @@
-//! Whom a request comes from, by its header `Authorization`.
+//! Whom a request comes from, by the key or token that it shows.
 
 use super::{Authenticated, JwtRefusal, JwtVerifier, KeyFile};
 
@@ -43,7 +43,14 @@ impl Authenticator {
         if !scheme.eq_ignore_ascii_case("bearer") {
             return Err(Unauthenticated::Scheme);
         }
-        let presented = presented.trim();
+        self.identify(presented.trim())
+    }
+
+    /// Whom an API key or a token names.
+    ///
+    /// # Errors
+    /// The reason for 401.
+    pub fn identify(&self, presented: &str) -> Result<Authenticated, Unauthenticated> {
         match (&self.keys, &self.tokens) {
             // A token has dots, and a key none.
             (_, Some(tokens)) if presented.contains('.') => Ok(tokens.authenticate(presented)?),

@@ -252,7 +252,8 @@ fn a_revoked_key_is_refused_and_limits_are_read_again() {
     let answer = house.infer(second);
     assert_eq!(answer.code(), "LETHE-RATE");
     let seconds: u32 = answer.header("retry-after").unwrap().parse().unwrap();
-    assert!(seconds >= 1);
+    // One request in a hundred seconds, of which a few have passed.
+    assert!((50..=100).contains(&seconds), "{seconds}");
     // What cannot be read changes nothing.
     fs::write(
         &house.settings,

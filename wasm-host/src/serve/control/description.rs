@@ -2,6 +2,7 @@
 
 use std::time::UNIX_EPOCH;
 
+use lethe_server::handler::{MODEL_VERSION, PLATFORM};
 use lethe_server::{ModelInfo, TensorInfo};
 use serde_json::{Value, json};
 
@@ -40,7 +41,7 @@ pub(super) fn index(listed: &Listed) -> Value {
         Some(_) => "",
         None => "loaded when it is asked for",
     });
-    json!({ "name": listed.name, "version": "1", "state": state, "reason": reason })
+    json!({ "name": listed.name, "version": MODEL_VERSION, "state": state, "reason": reason })
 }
 
 /// A model's configuration, as far as Triton's has a place for it.
@@ -54,7 +55,7 @@ pub(super) fn config(info: &ModelInfo) -> Value {
     };
     json!({
         "name": info.name,
-        "platform": "onnxruntime_onnx",
+        "platform": PLATFORM,
         "backend": "lethe",
         "max_batch_size": 0,
         "input": info.inputs.iter().map(tensor).collect::<Vec<_>>(),
