@@ -84,13 +84,17 @@ impl Problem {
             403 => "Forbidden",
             404 => "Not Found",
             405 => "Method Not Allowed",
+            409 => "Conflict",
+            410 => "Gone",
             413 => "Content Too Large",
             415 => "Unsupported Media Type",
             422 => "Unprocessable Content",
+            426 => "Upgrade Required",
             429 => "Too Many Requests",
             499 => "Client Closed Request",
             503 => "Service Unavailable",
             504 => "Gateway Timeout",
+            507 => "Insufficient Storage",
             _ => "Internal Server Error",
         }
     }
@@ -158,6 +162,16 @@ mod tests {
         assert_eq!(json["status"], 422);
         assert_eq!(json["code"], "LETHE-INPUT-SHAPE");
         assert_eq!(json["detail"], "input \"x\": expected [1, 2], found [3]");
+    }
+
+    #[test]
+    fn no_wrong_request_is_called_a_server_error() {
+        for status in [
+            400, 401, 403, 404, 405, 409, 410, 413, 415, 422, 426, 429, 499,
+        ] {
+            let title = Problem::new(status, "LETHE-TEST", "").title();
+            assert_ne!(title, "Internal Server Error", "{status}");
+        }
     }
 
     #[test]

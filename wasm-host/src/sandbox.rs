@@ -13,6 +13,7 @@
 //! - [`code`]: the guest's machine code, compiled once for all models.
 //! - [`slots`]: where instances live, and how their memory is reset.
 //! - [`cell`]: one request in one instance, its limits and what can go wrong.
+//! - [`kept`]: an instance for several requests of one client.
 //! - [`native_kernels`]: what the host computes for the guest.
 //! - [`deadline`]: the clock that ends runs.
 //! - [`cache`]: images and code on disk.
@@ -26,6 +27,7 @@ mod code;
 mod deadline;
 mod dirty;
 pub(crate) mod image;
+mod kept;
 mod native_kernels;
 mod slots;
 mod stack;
@@ -46,6 +48,7 @@ use zeroize::Zeroizing;
 pub use crate::guest::GuestBuild;
 pub use cache::{Cache, default_cache_folder};
 pub use cell::{CallControl, CellError, Limits};
+pub use kept::KeptCell;
 pub use slots::{WipePolicy, Wiped};
 
 use crate::model_file::ModelFile;
@@ -189,7 +192,7 @@ pub struct CallReport {
 
 /// One model in a sandbox: every call gets an instance of its own.
 pub struct Sandbox {
-    cells: Cells,
+    cells: Arc<Cells>,
     info: ModelInfo,
 }
 
@@ -212,6 +215,7 @@ impl Sandbox {
         let info = image.models().first().cloned();
         let info = info.ok_or_else(|| SandboxError::Host("the image holds no model".into()))?;
         let cells = Cells::new(image, settings, &Cache::new(settings.cache.as_deref()))?;
+        let cells = Arc::new(cells);
         Ok(Self { cells, info })
     }
 
@@ -253,15 +257,13 @@ impl Sandbox {
         Ok((answer?, report))
     }
 
-    /// An instance that is kept, to measure what a fresh one costs. Not isolated.
+    /// An instance that is kept until it is dropped: for one client whose requests share it, and to
+    /// measure what a fresh one costs.
     ///
     /// # Errors
     /// When it cannot be made.
-    pub fn reused(&self) -> Result<ReusedCell<'_>, CellError> {
-        Ok(ReusedCell {
-            cell: self.cells.instantiate()?,
-            cells: &self.cells,
-        })
+    pub fn keep(&self) -> Result<KeptCell, CellError> {
+        KeptCell::new(&self.cells)
     }
 
     /// Runs the model in a fresh instance.
@@ -328,29 +330,6 @@ impl Sandbox {
             .map_err(Problem::from)
             .and_then(|answer| Ok(Answer::decode(wiped_bytes(answer))?));
         (answer, report)
-    }
-}
-
-/// An instance that answers one call after the other, to measure what a fresh one costs.
-pub struct ReusedCell<'a> {
-    cell: cell::Cell,
-    cells: &'a Cells,
-}
-
-impl std::fmt::Debug for ReusedCell<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ReusedCell").finish_non_exhaustive()
-    }
-}
-
-impl ReusedCell<'_> {
-    /// Answers a message in this instance.
-    ///
-    /// # Errors
-    /// As [`Sandbox::call`].
-    pub fn call(&mut self, message: &[u8]) -> Result<Zeroizing<Vec<u8>>, CellError> {
-        self.cell.begin_again();
-        self.cells.handle(&mut self.cell, message)
     }
 }
 

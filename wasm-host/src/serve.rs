@@ -16,6 +16,7 @@
 //! | `control` | requests about the server: models, figures, pages |
 //! | `grpc` | the Open Inference Protocol over gRPC |
 //! | `stream` | requests over a WebSocket |
+//! | `session` | the requests of a WebSocket in one instance |
 //! | [`repository`] | which models there are, and which are loaded |
 //! | [`loaded`] | a model that answers |
 //! | `body` | bodies, read into memory that is wiped |
@@ -36,6 +37,7 @@ mod inference;
 mod listener;
 pub mod loaded;
 pub mod repository;
+mod session;
 pub mod settings;
 mod stream;
 mod tls;
@@ -71,6 +73,7 @@ use figures::Figures;
 use inference::Answered;
 use listener::Listeners;
 use repository::Repository;
+use session::Sessions;
 use settings::{Given, ServeSettings};
 use tls::Tls;
 
@@ -85,6 +88,7 @@ pub struct Server {
     repository: Repository,
     access: Access,
     admission: Admission,
+    sessions: Arc<Sessions>,
     figures: Arc<Figures>,
     draining: AtomicBool,
     /// The next number of a request whose client gave none.
@@ -166,6 +170,7 @@ impl Server {
                 settings.admin_tenants.clone(),
                 tenants,
             ),
+            sessions: Sessions::new(settings.max_sessions),
             settings,
             repository,
             figures: Arc::new(Figures::new()),

@@ -23,9 +23,13 @@ mod models;
 mod server;
 #[path = "support/serving.rs"]
 mod serving;
+#[path = "bad_days/sessions.rs"]
+mod sessions;
 #[path = "bad_days/streams.rs"]
 mod streams;
 #[path = "bad_days/tenancy.rs"]
 mod tenancy;
 #[path = "bad_days/traces.rs"]
 mod traces;
+#[path = "support/websocket.rs"]
+mod websocket;

@@ -7,12 +7,17 @@ mod models;
 mod server;
 #[path = "support/serving.rs"]
 mod serving;
+#[path = "support/websocket.rs"]
+mod websocket;
 
 use std::path::Path;
 
 use lethe_engine::{Tensor, Value};
 use lethe_host::residue::Canary;
-use lethe_host::sandbox::{ModelSource, Sandbox, SandboxSettings, WipePolicy, Wiped};
+use lethe_host::sandbox::{
+    CallControl, KeptCell, ModelSource, Sandbox, SandboxSettings, WipePolicy, Wiped,
+};
+use lethe_server::Request;
 use lethe_server::message::Call;
 use zeroize::Zeroizing;
 
@@ -112,6 +117,51 @@ fn nothing_survives_a_request() {
                 );
             }
         }
+    }
+}
+
+/// Sends a canary through an instance that is kept.
+fn send_kept(cell: KeptCell, canary: &Canary) -> KeptCell {
+    let mut body = Zeroizing::new(vec![0; 300 * Canary::BYTES]);
+    canary.write(&mut body);
+    let request = Request {
+        method: "POST",
+        path: "/api/v1/infer?model=echo",
+        content_type: Some("application/octet-stream"),
+        accept: Some("application/octet-stream"),
+        json_bytes: None,
+        body: &body,
+    };
+    let (answer, _) = cell.handle(&request, &CallControl::default());
+    let (cell, answer) = answer.unwrap();
+    assert_eq!(answer.status, 200);
+    assert!(canary.count(&answer.body) >= 300, "the model echoes");
+    cell
+}
+
+#[test]
+fn kept_instances_do_not_see_each_other_and_leave_nothing() {
+    for native_kernels in [true, false] {
+        let sandbox = sandbox(native_kernels, WipePolicy::default());
+        let seed = 200 + 2 * u64::from(native_kernels);
+        let canaries = [Canary::new(seed), Canary::new(seed + 1)];
+        let [mut one, mut two] = [(); 2].map(|()| sandbox.keep().unwrap());
+        for _ in 0..3 {
+            one = send_kept(one, &canaries[0]);
+            two = send_kept(two, &canaries[1]);
+        }
+        let seen = |cell: &KeptCell| canaries.each_ref().map(|c| c.count(cell.memory()));
+        let (by_one, by_two) = (seen(&one), seen(&two));
+        assert!(by_one[0] >= 300 && by_one[1] == 0, "{by_one:?}");
+        assert!(by_two[1] >= 300 && by_two[0] == 0, "{by_two:?}");
+        // The first is wiped while the second goes on; and nobody who comes next finds anything.
+        let wiped = one.end();
+        assert!(wiped.bytes() >= 300 * Canary::BYTES as u64, "{wiped:?}");
+        assert_eq!(canaries[0].places_in_process().unwrap(), [""; 0]);
+        assert_eq!(seen(&sandbox.keep().unwrap()), [0, 0]);
+        two = send_kept(two, &canaries[1]);
+        drop(two);
+        assert_eq!(canaries[1].places_in_process().unwrap(), [""; 0]);
     }
 }
 

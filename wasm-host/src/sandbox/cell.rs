@@ -182,14 +182,6 @@ impl Cell {
     pub(super) fn memory(&self) -> &[u8] {
         self.memory.data(&self.store)
     }
-
-    /// Gives an instance that is kept its time anew.
-    pub(super) fn begin_again(&mut self) {
-        let state = self.store.data_mut();
-        let time = state.deadline - state.began;
-        state.began = Instant::now();
-        state.deadline = state.began + time;
-    }
 }
 
 /// Where the exports are in the module.
@@ -292,6 +284,33 @@ impl Cells {
             elapsed: start.elapsed(),
         };
         (answer, report)
+    }
+
+    /// Gives an instance that is kept its time and memory for the next call.
+    pub(super) fn begin(&self, cell: &mut Cell, control: &CallControl) {
+        let state = cell.store.data_mut();
+        state.began = Instant::now();
+        state.deadline = state.began + self.limits.deadline;
+        state.memory_limit_bytes = self.limits.memory_bytes;
+        (state.memory_denied, state.computed) = (false, false);
+        state.control(control);
+    }
+
+    /// Answers a message in an instance that is kept, and wipes what is left of it elsewhere.
+    pub(super) fn call_again(
+        &self,
+        cell: &mut Cell,
+        message: &[u8],
+        control: &CallControl,
+    ) -> Result<Zeroizing<Vec<u8>>, CellError> {
+        let _turn = self.turn();
+        self.begin(cell, control);
+        let answer = self.handle(cell, message);
+        stack::wipe();
+        if cell.store.data().computed {
+            scratch::wipe(&self.env.threads);
+        }
+        answer
     }
 
     /// An instance that takes messages to load models.

@@ -68,6 +68,13 @@ pub struct Wiped {
     pub returned_bytes: u64,
 }
 
+impl Wiped {
+    /// All bytes.
+    pub fn bytes(&self) -> u64 {
+        self.overwritten_bytes + self.returned_bytes
+    }
+}
+
 thread_local! {
     /// What the last reset on this thread did: wasmtime drops memories, and drops return nothing.
     static LAST: Cell<Wiped> = const { Cell::new(Wiped { overwritten_bytes: 0, returned_bytes: 0 }) };

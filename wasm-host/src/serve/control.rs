@@ -197,10 +197,16 @@ async fn answer(
             caller.sees(),
             &server.repository,
             &server.admission,
+            &server.sessions,
         )),
         Control::Metrics => {
             caller.check_admin()?;
-            let text = figures::prometheus(&server.figures, &server.repository, &server.admission);
+            let text = figures::prometheus(
+                &server.figures,
+                &server.repository,
+                &server.admission,
+                &server.sessions,
+            );
             Answer {
                 content_type: "application/openmetrics-text; version=1.0.0; charset=utf-8".into(),
                 ..Answer::json(text)

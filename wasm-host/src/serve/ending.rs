@@ -10,7 +10,7 @@ use super::access::Caller;
 use super::figures::{Ended, Outcome};
 use super::loaded::Loaded;
 use crate::audit::Entry;
-use crate::sandbox::CallReport;
+use crate::sandbox::{CallReport, Wiped};
 
 /// The status of a request whose client was gone before its answer.
 const GONE: u16 = 499;
@@ -58,8 +58,11 @@ impl Ending {
         report: CallReport,
     ) -> Result<(), Problem> {
         self.is_finished = true;
-        let wiped_bytes = report.wiped.overwritten_bytes + report.wiped.returned_bytes;
         self.count(status, answer_bytes, report);
+        self.write(status, answer_bytes, report.wiped.bytes()).await
+    }
+
+    async fn write(&self, status: u16, answer_bytes: u64, wiped_bytes: u64) -> Result<(), Problem> {
         let Some(audit) = &self.server.audit else {
             return Ok(());
         };
@@ -80,7 +83,7 @@ impl Ending {
             compute: report.elapsed,
             request_bytes: self.request_bytes,
             answer_bytes,
-            wiped_bytes: report.wiped.overwritten_bytes + report.wiped.returned_bytes,
+            wiped_bytes: report.wiped.bytes(),
         });
     }
 
@@ -100,6 +103,24 @@ impl Ending {
             wiped_bytes,
         }
     }
+}
+
+/// Counts and writes down what was wiped when a session ended, which is no request.
+pub(super) async fn session(
+    server: &Arc<Server>,
+    caller: &Caller,
+    model: &Arc<Loaded>,
+    begun: Instant,
+    wiped: Wiped,
+) {
+    let mut caller = caller.clone();
+    caller.route = "WS /api/v1/stream?session, end";
+    let mut ending = Ending::begin(server, &caller, model, 0, begun);
+    (ending.begun, ending.is_finished) = (begun, true);
+    let (model, tenant) = (&model.info().name, &caller.tenant);
+    server.figures.add_wiped(model, tenant, wiped.bytes());
+    // Nobody waits to be told; the log says what is wrong.
+    drop(ending.write(200, 0, wiped.bytes()).await);
 }
 
 impl Drop for Ending {

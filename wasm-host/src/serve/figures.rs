@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 use self::latencies::Latencies;
 use super::access::Caller;
 use super::repository::Repository;
+use super::session::Sessions;
 use crate::tenants::Admission;
 
 /// How a request ended.
@@ -158,17 +159,30 @@ impl Figures {
     /// Counts a request that has ended.
     pub(super) fn add(&self, ended: &Ended<'_>) {
         self.total.add(ended);
+        self.with_counts(ended.model, ended.tenant, |counts| counts.add(ended));
+    }
+
+    /// Counts bytes that were wiped after several requests.
+    pub(super) fn add_wiped(&self, model: &str, tenant: &str, bytes: u64) {
+        let add = |counts: &Counts| {
+            counts.wiped_bytes.fetch_add(bytes, Ordering::Relaxed);
+        };
+        add(&self.total);
+        self.with_counts(model, tenant, add);
+    }
+
+    fn with_counts(&self, model: &str, tenant: &str, add: impl FnOnce(&Counts)) {
         let pairs = self.pairs.read().unwrap_or_else(PoisonError::into_inner);
-        if let Some(counts) = pairs.get(ended.model, ended.tenant) {
-            return counts.add(ended);
+        if let Some(counts) = pairs.get(model, tenant) {
+            return add(counts);
         }
         drop(pairs);
         let mut pairs = self.pairs.write().unwrap_or_else(PoisonError::into_inner);
         let (model, tenant) = match pairs.count < MOST_PAIRS {
-            true => (ended.model, ended.tenant),
+            true => (model, tenant),
             false => ("other", "other"),
         };
-        pairs.get_or_add(model, tenant).add(ended);
+        add(pairs.get_or_add(model, tenant));
     }
 
     /// Pairs of model and tenant, in the order of their names.
@@ -228,6 +242,7 @@ impl Figures {
         tenant: Option<&str>,
         repository: &Repository,
         admission: &Admission,
+        sessions: &Sessions,
     ) -> Value {
         let pairs: Vec<Value> = self
             .pairs()
@@ -258,7 +273,9 @@ impl Figures {
             let (resident, peak) = resident_bytes();
             all["total"] = self.total.json();
             all["models"] = models.collect();
-            all["pool"] = json!({ "running": gate.running, "waiting": gate.waiting });
+            all["pool"] = json!({
+                "running": gate.running, "waiting": gate.waiting, "sessions": sessions.count(),
+            });
             all["memory"] = json!({ "resident_bytes": resident, "peak_bytes": peak });
         }
         all
@@ -281,6 +298,7 @@ pub(super) fn prometheus(
     figures: &Arc<Figures>,
     repository: &Repository,
     admission: &Admission,
+    sessions: &Sessions,
 ) -> String {
     let mut registry = Registry::with_prefix("lethe");
     let gate = admission.stats();
@@ -297,6 +315,11 @@ pub(super) fn prometheus(
                 "waiting_requests",
                 "Requests that wait for their turn",
                 gate.waiting as u64,
+            ),
+            (
+                "sessions",
+                "Sessions that are open",
+                sessions.count() as u64,
             ),
             ("loaded_models", "Models that are loaded", loaded as u64),
             (
@@ -320,7 +343,7 @@ pub(super) fn prometheus(
 #[derive(Debug)]
 struct Exported {
     figures: Arc<Figures>,
-    gauges: [(&'static str, &'static str, u64); 5],
+    gauges: [(&'static str, &'static str, u64); 6],
 }
 
 impl Collector for Exported {

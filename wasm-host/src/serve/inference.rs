@@ -70,7 +70,7 @@ impl Ask {
         }
     }
 
-    fn request(&self) -> Request<'_> {
+    pub(super) fn request(&self) -> Request<'_> {
         Request {
             method: "POST",
             path: &self.path,
@@ -180,7 +180,7 @@ fn model_name<'a>(
     Ok(named.map(|named| named.model))
 }
 
-fn not_carried_out() -> Problem {
+pub(super) fn not_carried_out() -> Problem {
     Problem::new(
         500,
         "LETHE-INTERNAL",
@@ -314,7 +314,7 @@ impl Server {
 
     /// Waits for a turn and runs `work` on a thread that may block. If this future is dropped, the
     /// run is told to stop; its turn ends when it does.
-    async fn run<T: Send + 'static>(
+    pub(super) async fn run<T: Send + 'static>(
         self: &Arc<Self>,
         caller: &Caller,
         model: &Arc<Loaded>,

@@ -10,7 +10,7 @@ use lethe_server::{Handler, Model, ModelInfo, Problem, Request, Response};
 
 use crate::model_file::ModelFile;
 use crate::receipt::{ModelIdentity, Receipt, RunIdentity};
-use crate::sandbox::{CallControl, CallReport, ModelSource, Sandbox, SandboxSettings};
+use crate::sandbox::{CallControl, CallReport, KeptCell, ModelSource, Sandbox, SandboxSettings};
 use crate::settings::{Isolation, RunSettings};
 use crate::signing::SigningKey;
 
@@ -162,6 +162,14 @@ impl Loaded {
         static TURN: AtomicU64 = AtomicU64::new(1);
         self.last_used
             .store(TURN.fetch_add(1, Ordering::Relaxed), Ordering::Relaxed);
+    }
+
+    /// An instance for several requests of one client; `None` where requests have none.
+    pub fn keep(&self) -> Option<Result<KeptCell, Problem>> {
+        match &self.place {
+            Place::Native(_) => None,
+            Place::Sandbox(sandbox) => Some(sandbox.keep().map_err(Problem::from)),
+        }
     }
 
     /// Answers an HTTP request for inference.

@@ -63,6 +63,8 @@ settings! {
         "LETHE_MODELS" models: PathBuf, "DIR", "none", "Folder whose .onnx files, and folders with a model.onnx, are served";
         "LETHE_MAX_CONNECTIONS" max_connections: usize, "N", "1000", "Connections at the same time; more are answered 503";
         "LETHE_MAX_RUNNING" max_running: usize, "N", "twice the cores", "Requests that run at the same time; more wait";
+        "LETHE_MAX_SESSIONS" max_sessions: usize, "N", "16", "Sessions at the same time: WebSockets whose requests share an instance; 0 for none";
+        "LETHE_SESSION_IDLE_MS" session_idle_ms: u64, "MS", "60000", "Longest rest of a session between two requests";
         "LETHE_REQUEST_TIMEOUT_MS" request_timeout_ms: u64, "MS", "30000", "Longest time for a request, from its head to its answer";
         "LETHE_HEADER_TIMEOUT_MS" header_timeout_ms: u64, "MS", "10000", "Longest time for a request's head, for a connection between requests, and for a client that takes nothing of its answer";
         "LETHE_LOAD_TIMEOUT_MS" load_timeout_ms: u64, "MS", "600000", "Longest time to load a model, its first run included";
@@ -210,6 +212,8 @@ pub struct ServeSettings {
     pub unix_socket: Option<PathBuf>,
     pub max_connections: usize,
     pub max_running: usize,
+    pub max_sessions: usize,
+    pub session_idle: Duration,
     pub request_timeout: Duration,
     pub header_timeout: Duration,
     pub load_timeout: Duration,
@@ -252,6 +256,8 @@ impl Given {
             unix_socket: self.unix_socket.clone(),
             max_connections: least_one("max_connections", self.max_connections.unwrap_or(1000))?,
             max_running: least_one("max_running", self.max_running.unwrap_or(2 * cores))?,
+            max_sessions: self.max_sessions.unwrap_or(16),
+            session_idle: ms(self.session_idle_ms, 60_000),
             request_timeout: ms(self.request_timeout_ms, 30_000),
             header_timeout: ms(self.header_timeout_ms, 10_000),
             load_timeout: ms(self.load_timeout_ms, 600_000),

@@ -12,7 +12,8 @@
 //!
 //! [`MOST_IN_FLIGHT`] requests of a connection run or wait at the same time; beyond, no more is
 //! read until one has ended, so that a client which floods fills its own socket and nothing else.
-//! Every request has an instance of its own, as over HTTP.
+//! Every request has an instance of its own, as over HTTP; with `?session=MODEL` they share one: see
+//! [`super::session`].
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -22,11 +23,11 @@ use std::time::Duration;
 
 use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade, close_code};
 use axum::extract::{Extension, State};
-use axum::http::HeaderMap;
+use axum::http::{HeaderMap, Uri};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
-use lethe_server::handler::batch;
+use lethe_server::handler::{batch, query_value};
 use lethe_server::{Problem, Response as Answer};
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -38,6 +39,7 @@ use zeroize::Zeroizing;
 use super::access::Caller;
 use super::inference::Ask;
 use super::listener::Place;
+use super::session::{self, Session, Turn};
 use super::{Server, body};
 
 /// Requests of one connection that run or wait at the same time.
@@ -51,12 +53,13 @@ const PING: Duration = Duration::from_secs(20);
 pub(super) async fn open(
     State(server): State<Arc<Server>>,
     Extension(place): Extension<Place>,
+    uri: Uri,
     headers: HeaderMap,
     upgrade: Result<WebSocketUpgrade, axum::extract::ws::rejection::WebSocketUpgradeRejection>,
 ) -> Response {
     let id = server.request_id(&headers);
     let id = id.to_str().unwrap_or_default();
-    let caller = match server.access.caller(&headers, id, "WS /api/v1/stream") {
+    let mut caller = match server.access.caller(&headers, id, "WS /api/v1/stream") {
         Ok(caller) => caller,
         Err(problem) => return super::with_headers(problem, None),
     };
@@ -72,6 +75,10 @@ pub(super) async fn open(
             return response;
         }
     };
+    let session = match session(&server, &mut caller, &uri).await {
+        Ok(session) => session,
+        Err(problem) => return super::with_headers(problem, None),
+    };
     let limit = server
         .settings
         .max_body_bytes
@@ -84,12 +91,28 @@ pub(super) async fn open(
             let (to, from) = socket.split();
             let (answers, unsent) = mpsc::channel(MOST_UNSENT);
             let sending = tokio::spawn(send(to, unsent));
-            receive(server, caller, from, answers).await;
+            receive(server, caller, session, from, answers).await;
             // It ends when the last answer is sent, or the client is gone.
             drop(sending.await);
             drop(place);
         })
         .into_response()
+}
+
+/// The session that the address asks for.
+async fn session(
+    server: &Arc<Server>,
+    caller: &mut Caller,
+    uri: &Uri,
+) -> Result<Option<Session>, Problem> {
+    let path = uri.path_and_query().map_or("/", |path| path.as_str());
+    let Some(model) = query_value(path, "session")? else {
+        return Ok(None);
+    };
+    caller.route = session::ROUTE;
+    Session::open(server, caller.clone(), &model)
+        .await
+        .map(Some)
 }
 
 /// What is sent to a client.
@@ -143,6 +166,7 @@ struct Incoming<'a> {
 async fn receive(
     server: Arc<Server>,
     caller: Caller,
+    session: Option<Session>,
     mut from: SplitStream<WebSocket>,
     answers: mpsc::Sender<Outgoing>,
 ) {
@@ -150,23 +174,32 @@ async fn receive(
     let mut by_id: HashMap<String, AbortHandle> = HashMap::new();
     let mut drain = tokio::time::interval(Duration::from_millis(200));
     let mut heard = Instant::now();
+    let mut used = heard;
     let close = loop {
+        let is_over = session.as_ref().is_some_and(Session::is_over);
+        if is_over && running.is_empty() {
+            let why = session::over("the session has ended: its instance was stopped");
+            break Some((close_code::ERROR, "the instance was stopped", Some(why)));
+        }
         tokio::select! {
             biased;
             Some(ended) = running.join_next() => {
+                used = Instant::now();
                 if let Ok(id) = ended {
                     by_id.remove(&id);
                 }
             }
-            message = from.next(), if running.len() < MOST_IN_FLIGHT => {
+            message = from.next(), if running.len() < MOST_IN_FLIGHT && !is_over => {
                 heard = Instant::now();
                 match message {
                     Some(Ok(Message::Text(text))) => {
                         let text = Zeroizing::new(text.as_bytes().to_vec());
-                        start(&server, &caller, text, &answers, &mut running, &mut by_id).await;
+                        used = heard;
+                        let shared = session.as_ref();
+                        start(&server, &caller, shared, text, &answers, &mut running, &mut by_id).await;
                     }
                     Some(Ok(Message::Binary(_))) => {
-                        break Some((close_code::UNSUPPORTED, "messages are JSON texts"));
+                        break Some((close_code::UNSUPPORTED, "messages are JSON texts", None));
                     }
                     Some(Ok(Message::Ping(data))) => {
                         drop(answers.send(Outgoing::Pong(data)).await);
@@ -175,7 +208,7 @@ async fn receive(
                     Some(Ok(Message::Close(_))) | None => break None,
                     Some(Err(error)) => {
                         tracing::debug!(%error, "a stream broke off");
-                        break Some((close_code::PROTOCOL, "not understood, or too large"));
+                        break Some((close_code::PROTOCOL, "not understood, or too large", None));
                     }
                 }
             }
@@ -183,17 +216,30 @@ async fn receive(
             () = answers.closed() => break None,
             _ = drain.tick() => {
                 if server.draining.load(Ordering::Relaxed) && running.is_empty() {
-                    break Some((close_code::AWAY, "the server stops"));
+                    break Some((close_code::AWAY, "the server stops", None));
                 }
                 if running.is_empty() && heard.elapsed() > 2 * PING + Duration::from_secs(5) {
-                    break Some((close_code::AWAY, "no answer to pings"));
+                    break Some((close_code::AWAY, "no answer to pings", None));
+                }
+                let idle = server.settings.session_idle;
+                if session.is_some() && running.is_empty() && used.elapsed() > idle {
+                    let why = format!("the session has ended: it rested for more than {idle:?}");
+                    let why = session::over(&why);
+                    break Some((close_code::AWAY, "rested for too long", Some(why)));
                 }
             }
         }
     };
     // Nobody waits for what still runs: dropped, the runs are told to stop.
     drop(running);
-    if let Some((code, reason)) = close {
+    // Before anything is said, for which a client may let us wait.
+    if let Some(session) = session {
+        session.end().await;
+    }
+    if let Some((code, reason, problem)) = close {
+        if let Some(problem) = problem {
+            drop(answers.send(failed("", &problem)).await);
+        }
         drop(answers.send(Outgoing::Close(code, reason)).await);
     }
 }
@@ -201,6 +247,7 @@ async fn receive(
 async fn start(
     server: &Arc<Server>,
     caller: &Caller,
+    session: Option<&Session>,
     text: Zeroizing<Vec<u8>>,
     answers: &mpsc::Sender<Outgoing>,
     running: &mut JoinSet<String>,
@@ -240,12 +287,19 @@ async fn start(
         }),
         Err(problem) => return drop(answers.send(failed(&id, &problem)).await),
     };
-    let (server, caller, answers) = (server.clone(), caller.clone(), answers.clone());
+    let asker = Asker {
+        server: server.clone(),
+        caller: caller.clone(),
+        session: session.cloned(),
+    };
+    // Taken here, so that turns are in the order of the messages.
+    let mut turn = session.map(Session::turn);
+    let answers = answers.clone();
     let name = id.clone();
     let run = running.spawn(async move {
         match items {
             None => {
-                let message = one(&server, &caller, text.to_vec()).await;
+                let message = asker.ask(text.to_vec(), turn.take()).await;
                 let message = message.map_or_else(
                     |problem| failed(&name, &problem),
                     |answer| result(&name, None, &answer),
@@ -254,7 +308,7 @@ async fn start(
             }
             Some(items) => {
                 for (index, item) in items.into_iter().enumerate() {
-                    let answer = one(&server, &caller, item).await;
+                    let answer = asker.ask(item, turn.take()).await;
                     let answer = answer.unwrap_or_else(Answer::from);
                     if answers
                         .send(result(&name, Some(index), &answer))
@@ -274,16 +328,41 @@ async fn start(
     }
 }
 
-async fn one(server: &Arc<Server>, caller: &Caller, body: Vec<u8>) -> Result<Answer, Problem> {
-    let ask = Ask::json(body);
-    let name = server.model_in_body(&ask)?.map(Cow::into_owned);
-    let deadline = Instant::now() + server.settings.request_timeout;
-    let run = server.infer(caller, name.as_deref(), ask, deadline);
-    let late = |_| Problem::new(504, "LETHE-DEADLINE", "the request took too long");
-    let answered = tokio::time::timeout_at(deadline, run)
-        .await
-        .map_err(late)??;
-    Ok(answered.answer)
+/// Who asks, and where.
+struct Asker {
+    server: Arc<Server>,
+    caller: Caller,
+    session: Option<Session>,
+}
+
+impl Asker {
+    /// Answers one request, in a session in its turn, or in the next one where it has none.
+    async fn ask(
+        &self,
+        body: Vec<u8>,
+        turn: Option<impl Future<Output = Turn>>,
+    ) -> Result<Answer, Problem> {
+        let Self {
+            server,
+            caller,
+            session,
+        } = self;
+        let ask = Ask::json(body);
+        let deadline = Instant::now() + server.settings.request_timeout;
+        let run = async {
+            match (session, turn) {
+                (None, _) => {
+                    let name = server.model_in_body(&ask)?.map(Cow::into_owned);
+                    let answered = server.infer(caller, name.as_deref(), ask, deadline).await;
+                    answered.map(|answered| answered.answer)
+                }
+                (Some(session), Some(turn)) => session.infer(turn, ask, deadline).await,
+                (Some(session), None) => session.infer(session.turn(), ask, deadline).await,
+            }
+        };
+        let late = |_| Problem::new(504, "LETHE-DEADLINE", "the request took too long");
+        tokio::time::timeout_at(deadline, run).await.map_err(late)?
+    }
 }
 
 fn head(id: &str, is_final: bool) -> Vec<u8> {

@@ -38,6 +38,8 @@ pub struct TenantLimits {
     pub compute_ms_per_second: Option<f64>,
     /// Memory of one run.
     pub memory_bytes: u64,
+    /// Sessions at the same time.
+    pub sessions: usize,
     /// Names of the models it may use; none for all.
     pub models: Option<Vec<String>>,
 }
@@ -52,6 +54,7 @@ impl Default for TenantLimits {
             compute_ms: 30_000,
             compute_ms_per_second: None,
             memory_bytes: 4 << 30,
+            sessions: 4,
             models: None,
         }
     }
@@ -171,6 +174,7 @@ struct Override {
     compute_ms: Option<u64>,
     compute_ms_per_second: Option<f64>,
     memory_bytes: Option<u64>,
+    sessions: Option<usize>,
     models: Option<Vec<String>>,
 }
 
@@ -194,6 +198,7 @@ impl TryFrom<Section> for Tenants {
                 compute_ms: own.compute_ms.unwrap_or(d.compute_ms),
                 compute_ms_per_second: own.compute_ms_per_second.or(d.compute_ms_per_second),
                 memory_bytes: own.memory_bytes.unwrap_or(d.memory_bytes),
+                sessions: own.sessions.unwrap_or(d.sessions),
                 models: own.models.or(d.models),
             };
             (tenant, limits)
@@ -212,7 +217,7 @@ mod tests {
         let tenants: Tenants = toml::from_str(
             "[default]\nrequests_per_second = 5\nburst = 9\nconcurrent = 2\n\
              [overrides.acme]\nrequests_per_second = 50\nmodels = ['digits']\n\
-             [overrides.other]\nburst = 20\n",
+             [overrides.other]\nburst = 20\nsessions = 9\n",
         )
         .unwrap();
         let default = tenants.limits("anyone");
@@ -227,6 +232,7 @@ mod tests {
             (other.requests_per_second, other.burst),
             (Some(5.0), Some(20))
         );
+        assert_eq!((default.sessions, other.sessions), (4, 9));
         assert_eq!(toml::from_str::<Tenants>("").unwrap(), Tenants::default());
     }
 

@@ -1,81 +1,17 @@
 //! WebSockets: floods that nobody reads, messages that are bombs, streams that stay.
 
-use std::io::{BufReader, Read, Write};
-use std::net::TcpStream;
+use std::io::Write;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::server::{Server, digits_request, read_one};
-
-/// A WebSocket (RFC 6455), as far as a test needs one.
-pub(crate) struct Stream(pub(crate) BufReader<TcpStream>);
-
-/// Frames' kinds.
-const TEXT: u8 = 1;
-const CLOSE: u8 = 8;
+use crate::server::{Server, digits_request};
+use crate::websocket::{Stream, TEXT, frame};
 
 impl Stream {
     pub(crate) fn open(server: &Server) -> Self {
-        let mut stream = BufReader::new(server.connect());
-        let head = "GET /api/v1/stream HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\n\
-                    upgrade: websocket\r\nsec-websocket-version: 13\r\n\
-                    sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
-        stream.get_mut().write_all(head.as_bytes()).unwrap();
-        let answer = read_one(&mut stream);
-        assert_eq!(answer.status, 101, "{}", answer.text());
-        assert_eq!(
-            answer.header("sec-websocket-accept"),
-            Some("s3pplmbitxaq9kygzzhzrbk+xoo=")
-        );
-        Self(stream)
+        Self::connect(server.connect(), "/api/v1/stream", "").unwrap()
     }
-
-    pub(crate) fn send(&mut self, text: &str) {
-        let frame = frame(TEXT, text.as_bytes());
-        self.0.get_mut().write_all(&frame).unwrap();
-    }
-
-    /// The next text; `None` where the server closes instead.
-    pub(crate) fn next(&mut self) -> Option<Value> {
-        loop {
-            let mut head = [0; 2];
-            self.0.read_exact(&mut head).ok()?;
-            let mut len = u64::from(head[1]);
-            if len >= 126 {
-                let mut more = [0; 8];
-                let bytes = if len == 126 { 2 } else { 8 };
-                self.0.read_exact(&mut more[8 - bytes..]).ok()?;
-                len = u64::from_be_bytes(more);
-            }
-            let mut payload = vec![0; len as usize];
-            self.0.read_exact(&mut payload).ok()?;
-            match head[0] & 0x0f {
-                TEXT => return Some(serde_json::from_slice(&payload).unwrap()),
-                CLOSE => return None,
-                _ => {}
-            }
-        }
-    }
-}
-
-/// A frame as clients send it, masked with zeros.
-fn frame(kind: u8, payload: &[u8]) -> Vec<u8> {
-    let mut frame = vec![0x80 | kind];
-    match payload.len() {
-        len @ 0..126 => frame.push(0x80 | len as u8),
-        len @ 126..0x1_0000 => {
-            frame.push(0x80 | 126);
-            frame.extend((len as u16).to_be_bytes());
-        }
-        len => {
-            frame.push(0x80 | 127);
-            frame.extend((len as u64).to_be_bytes());
-        }
-    }
-    frame.extend([0; 4]);
-    frame.extend(payload);
-    frame
 }
 
 fn named(id: &str) -> String {

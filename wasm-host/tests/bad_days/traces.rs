@@ -5,7 +5,7 @@ use std::process::Command;
 
 use crate::models;
 use crate::server::{Answer, JSON, Server, digits, digits_request, folder, lethe, request, serve};
-use crate::streams::Stream;
+use crate::websocket::Stream;
 
 fn run(command: &mut Command) -> (i32, String) {
     let output = command.output().unwrap();

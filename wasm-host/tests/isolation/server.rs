@@ -6,10 +6,13 @@ use std::net::TcpStream;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+use serde_json::json;
 
 use crate::models;
 use crate::serving::Server;
+use crate::websocket::{Stream, frame};
 
 /// Requests in all; `LETHE_CANARIES` says another number.
 const REQUESTS: usize = 100_000;
@@ -191,10 +194,10 @@ fn folder() -> PathBuf {
     folder
 }
 
-#[test]
-fn no_canary_of_two_tenants_survives_in_the_server() {
+/// `lethe serve` of the echoing model for two tenants, and a key of each.
+fn served(keys_file: &str) -> (Command, [String; 2]) {
     let folder = folder();
-    let file = folder.join("keys");
+    let file = folder.join(keys_file);
     // It may be that of an earlier run.
     drop(fs::remove_file(&file));
     let keys = ["a", "b"].map(|tenant| {
@@ -204,6 +207,60 @@ fn no_canary_of_two_tenants_survives_in_the_server() {
     let mut lethe = Command::new(env!("CARGO_BIN_EXE_lethe"));
     lethe.args(["serve", "--port", "0", "--confine", "false", "--keys"]);
     lethe.arg(&file).arg(folder.join("echo.onnx"));
+    (lethe, keys)
+}
+
+#[test]
+fn no_canary_of_a_session_survives_its_end() {
+    let (command, keys) = served("session-keys");
+    let server = Server::start(command);
+    let mut sessions = keys.each_ref().map(|key| {
+        let stream = TcpStream::connect(&server.address).unwrap();
+        let header = format!("x-api-key: {key}\r\n");
+        Stream::connect(stream, "/api/v1/stream?session=echo", &header).unwrap()
+    });
+    for (i, session) in sessions.iter_mut().enumerate() {
+        let mut client = Client::connect(&server, &keys[i], 77 + i as u64);
+        for _ in 0..20 {
+            let canary = client.canary();
+            let id: String = canary.iter().map(|byte| format!("{byte:02x}")).collect();
+            let tensor = json!({
+                "name": "x", "shape": [canary.len()], "datatype": "UINT8", "data": &canary[..],
+            });
+            let request = json!({ "model": "echo", "id": id, "inputs": [tensor] });
+            session.send(&request.to_string());
+            let answer = session.next().unwrap();
+            assert_eq!(answer["result"]["outputs"][0]["data"], json!(&canary[..]));
+        }
+    }
+    let kept = server.canaries();
+    assert!(
+        !kept.is_empty(),
+        "the instances of the sessions hold nothing"
+    );
+    // One takes its leave, the other hangs up.
+    let [mut one, other] = sessions;
+    let close = frame(8, &1000u16.to_be_bytes());
+    one.0.get_mut().write_all(&close).unwrap();
+    assert!(one.next().is_none());
+    drop((one, other));
+    let begun = Instant::now();
+    let mut found = server.canaries();
+    while !found.is_empty() && begun.elapsed() < Duration::from_secs(20) {
+        std::thread::sleep(Duration::from_millis(100));
+        found = server.canaries();
+    }
+    assert!(
+        found.is_empty(),
+        "{} of {}: {found:?}",
+        found.len(),
+        kept.len()
+    );
+}
+
+#[test]
+fn no_canary_of_two_tenants_survives_in_the_server() {
+    let (lethe, keys) = served("keys");
     let found = left_behind(lethe, [&keys[0], &keys[1]], requests());
     assert!(
         found.is_empty(),

@@ -51,7 +51,7 @@ pub(super) fn measure(
 ) -> Result<FreshSandbox, Problem> {
     let runs = runs.clamp(1, MOST_RUNS);
     let message = Zeroizing::new(Call::Infer(inputs.to_vec()).encode());
-    let mut reused = sandbox.reused()?;
+    let mut reused = sandbox.keep()?;
     let (mut fresh_times, mut reused_times) = (Vec::new(), Vec::new());
     let mut wiped_bytes = 0;
     for run in 0..runs + runs.div_ceil(10) {
