@@ -43,7 +43,7 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
     let mut look = |memory: &[u8]| marks_inside = canary.count(memory);
     let (answer, report) = sandbox.call_inspected(&message, &mut look)?;
     let sandboxed = Reading::of(&outputs_of(answer)?)?;
-    let mut reused = sandbox.reused()?;
+    let mut reused = sandbox.keep()?;
     let [sandbox_time, reused_time] =
         medians([&mut || sandbox.call(&message).map(drop), &mut || {
             reused.call(&message).map(drop)
