@@ -169,7 +169,7 @@ mod tests {
         for status in [
             400, 401, 403, 404, 405, 409, 410, 413, 415, 422, 426, 429, 499,
         ] {
-            let title = Problem::new(status, "LETHE-TEST", "").title();
+            let title = Problem::new(status, "LETHE-REQUEST", "").title();
             assert_ne!(title, "Internal Server Error", "{status}");
         }
     }
