@@ -12,12 +12,9 @@ benches/record/<target>-<cpu>/<date>.csv. The exit status is 1 where outputs dis
 """
 
 import argparse
-import csv
-import datetime
 import json
 import math
 import pathlib
-import platform
 import re
 import statistics
 import subprocess
@@ -31,6 +28,7 @@ import python_environment  # noqa: E402
 
 python_environment.enter()
 
+import measurements  # noqa: E402
 import numpy  # noqa: E402
 import onnx  # noqa: E402
 import onnxruntime  # noqa: E402
@@ -133,17 +131,6 @@ def disagreement(expected, found, tolerance):
     return None
 
 
-def cpu_name():
-    """The processor's name as part of a file name."""
-    try:
-        info = pathlib.Path("/proc/cpuinfo").read_text()
-        name = re.search(r"model name\s*:\s*(.*)", info)[1]
-    except (OSError, TypeError):
-        name = platform.processor() or "cpu"
-    name = re.sub(r"\((R|TM)\)|CPU|Processor|@.*", " ", name)
-    return re.sub(r"[^A-Za-z0-9]+", "-", name).strip("-").lower()
-
-
 def measure(case, threads, arguments):
     """One model at one number of threads, as a row of the record."""
     path, data_set, what = CASES[case]
@@ -171,17 +158,6 @@ def measure(case, threads, arguments):
     }
 
 
-def write_record(rows):
-    folder = ROOT / "benches" / "record" / f"{platform.machine()}-{cpu_name()}"
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{datetime.date.today().isoformat()}.csv"
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-    print(f"written to {path.relative_to(ROOT)}")
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("names", nargs="*", metavar="NAME", help="models; all by default")
@@ -195,7 +171,7 @@ def main():
     if unknown:
         parser.error(f"unknown: {', '.join(sorted(unknown))}; there are {', '.join(CASES)}")
     rows, failed = [], False
-    print(f"onnxruntime {onnxruntime.__version__}, {cpu_name()}")
+    print(f"onnxruntime {onnxruntime.__version__}, {measurements.cpu_name()}")
     print(f"{'model':14} {'input':12} threads   lethe ms     ort ms  ort/lethe")
     for case in arguments.names or CASES:
         if not (arguments.models / CASES[case][0] / "model.onnx").exists():
@@ -212,7 +188,7 @@ def main():
             print(f"{case:14} {row['input']:12} {threads:7} {row['lethe_ms']:10.3f} "
                   f"{row['onnxruntime_ms']:10.3f} {row['ratio']:10.2f}", flush=True)
     if rows:
-        write_record(rows)
+        measurements.write_record(rows)
         mean = math.exp(statistics.fmean(math.log(row["ratio"]) for row in rows))
         print(f"geometric mean of {len(rows)} ratios: {mean:.3f}")
     return 1 if failed else 0

@@ -137,8 +137,8 @@ fn build_guest(workspace: &Path, target: &Path, profile: &str, features: &str) -
             cargo.env_remove(&*name);
         }
     }
-    // Messages of panics name source files: the same names wherever the guest is built.
     let mut flags = vec![format!("-Ctarget-feature={features}")];
+    // Messages of panics name source files: the same names wherever the guest is built.
     flags.push(format!("--remap-path-prefix={}=lethe", workspace.display()));
     if let Some(home) = env::var_os("CARGO_HOME") {
         flags.push(format!(
@@ -162,7 +162,9 @@ fn build_guest(workspace: &Path, target: &Path, profile: &str, features: &str) -
             profile,
             "--target-dir",
         ])
-        .arg(target);
+        .arg(target)
+        // What code and data refer to: a bundle leaves out what its models do not reach.
+        .args(["--", "-Clink-arg=--emit-relocs"]);
     let status = cargo
         .status()
         .unwrap_or_else(|error| panic!("cannot start cargo: {error}"));

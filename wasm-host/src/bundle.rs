@@ -11,12 +11,15 @@
 
 pub mod provenance;
 
+use std::ops::Range;
+
 use lethe_engine::Numerics;
 use lethe_engine::kernels::env::Env;
+use serde::{Deserialize, Serialize};
 use wit_component::ComponentEncoder;
 
-use crate::guest::{Door, GuestBuild, GuestError, Segment, nonzero_runs};
-use crate::sandbox::image::{Image, Piece};
+use crate::guest::{Door, Frozen, GuestBuild, GuestError, Segment, nonzero_runs};
+use crate::sandbox::image::Image;
 use crate::sandbox::{ModelSource, SandboxError, SandboxSettings, model_image};
 
 /// Why a bundle could not be made.
@@ -73,6 +76,29 @@ const ZERO_BYTES: usize = 128;
 /// Most pieces of memory in a bundle: engines refuse modules of more than 100,000.
 const MOST_SEGMENTS: usize = 50_000;
 
+/// Unread bytes that are left out of a bundle, at least so many at once: a piece has a head.
+const GAP_BYTES: usize = 16;
+
+/// Which operators a bundle's guest has.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OperatorSet {
+    /// Those that its models use.
+    #[default]
+    Model,
+    /// Every operator of the engine, whether anything can call it or not.
+    All,
+}
+
+impl std::fmt::Display for OperatorSet {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Model => "model",
+            Self::All => "all",
+        })
+    }
+}
+
 /// How a bundle is made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BundleOptions {
@@ -80,6 +106,8 @@ pub struct BundleOptions {
     pub numerics: Numerics,
     /// Use relaxed SIMD, which hosts may refuse.
     pub relaxed_simd: bool,
+    /// Which operators go into it.
+    pub operators: OperatorSet,
 }
 
 impl BundleOptions {
@@ -116,14 +144,29 @@ pub fn bundle(models: &[ModelSource], options: &BundleOptions) -> Result<Vec<u8>
         ..SandboxSettings::default()
     };
     let image = model_image(models, &settings)?;
+    let guest = options.guest().guest();
+    let live = match options.operators {
+        OperatorSet::All => guest.live(Door::Component, None)?,
+        OperatorSet::Model => {
+            let moved = SandboxSettings {
+                guest: settings.guest.moved(),
+                ..settings.clone()
+            };
+            let moved = model_image(models, &moved)?;
+            let frozen = Frozen {
+                memory: &segments(&image, &[], ZERO_BYTES),
+                moved: &segments(&moved, &[], ZERO_BYTES),
+            };
+            guest.live(Door::Component, Some(frozen))?
+        }
+    };
     let mut join = ZERO_BYTES;
-    let mut data = segments(&image, join);
+    let mut data = segments(&image, &live.unread, join);
     while data.len() > MOST_SEGMENTS {
         join *= 2;
-        data = segments(&image, join);
+        data = segments(&image, &live.unread, join);
     }
-    let guest = options.guest().guest();
-    let module = guest.open(Door::Component, image.memory_bytes(), &data)?;
+    let module = guest.open(Door::Component, &live, image.memory_bytes(), &data)?;
     let component = ComponentEncoder::default()
         .module(&module)
         .and_then(|encoder| encoder.validate(true).encode());
@@ -134,16 +177,40 @@ pub fn bundle(models: &[ModelSource], options: &BundleOptions) -> Result<Vec<u8>
     Ok(component)
 }
 
-/// The pieces of an image's memory that are not zero, joined where fewer than `join` zero bytes lie
-/// between them.
-fn segments(image: &Image, join: usize) -> Vec<Segment<'_>> {
-    let of_piece = |&piece: &Piece| {
+/// The pieces of an image's memory that are not zero nor `unread`, joined where fewer than `join`
+/// zero bytes lie between them.
+fn segments<'a>(image: &'a Image, unread: &[Range<usize>], join: usize) -> Vec<Segment<'a>> {
+    let mut segments = Vec::new();
+    for &piece in image.pieces() {
         let content = image.content(piece);
-        let runs = nonzero_runs(content, ZERO_BYTES, join);
-        runs.into_iter().map(move |run| Segment {
-            address: piece.address + run.start,
-            bytes: &content[run],
-        })
-    };
-    image.pieces().iter().flat_map(of_piece).collect()
+        for part in without(piece.address..piece.address + content.len(), unread) {
+            let bytes = &content[part.start - piece.address..part.end - piece.address];
+            let runs = nonzero_runs(bytes, ZERO_BYTES, join);
+            segments.extend(runs.into_iter().map(|run| Segment {
+                address: part.start + run.start,
+                bytes: &bytes[run],
+            }));
+        }
+    }
+    segments
+}
+
+/// What is left of a range without others, which ascend and are apart; what is too short to be
+/// worth a gap stays.
+fn without(whole: Range<usize>, others: &[Range<usize>]) -> Vec<Range<usize>> {
+    let mut left = Vec::new();
+    let mut start = whole.start;
+    for other in others.iter().filter(|other| other.len() >= GAP_BYTES) {
+        if other.start >= whole.end {
+            break;
+        }
+        if start < other.start {
+            left.push(start..other.start);
+        }
+        start = start.max(other.end);
+    }
+    if start < whole.end {
+        left.push(start..whole.end);
+    }
+    left
 }

@@ -14,13 +14,17 @@
 //! The data section is replaced too: by nothing for cells, whose memory the host maps in place, and
 //! by a frozen memory for components.
 
-mod calls;
+mod liveness;
+mod moved_table;
 mod reencoding;
+mod references;
 
 use std::ops::Range;
 use std::sync::LazyLock;
 
 use sha2::{Digest, Sha256};
+
+pub(crate) use liveness::{Frozen, Live};
 
 /// The guest as `build.rs` built it.
 static MODULE: &[u8] = include_bytes!(env!("LETHE_GUEST"));
@@ -37,6 +41,13 @@ static RELAXED: LazyLock<Guest> = LazyLock::new(|| {
     Guest::parse(module).unwrap_or_else(|error| panic!("the embedded guest is broken: {error}"))
 });
 
+/// The first guest with its table moved.
+static GUEST_MOVED: LazyLock<Guest> = LazyLock::new(|| GUEST.moved());
+
+/// The second guest with its table moved.
+#[cfg(feature = "relaxed-guest")]
+static RELAXED_MOVED: LazyLock<Guest> = LazyLock::new(|| RELAXED.moved());
+
 /// Which build of the guest runs.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum GuestBuild {
@@ -45,12 +56,25 @@ pub enum GuestBuild {
     Simd128,
     /// With relaxed SIMD, which not every host of components lets in.
     RelaxedSimd,
+    /// The first one with its table moved: a bundle loads its models in it too, to learn what of a
+    /// memory is a function.
+    Simd128Moved,
+    /// The second one with its table moved.
+    RelaxedSimdMoved,
 }
 
 impl GuestBuild {
     /// Whether this program has it.
     pub fn is_there(self) -> bool {
-        self == Self::Simd128 || cfg!(feature = "relaxed-guest")
+        matches!(self, Self::Simd128 | Self::Simd128Moved) || cfg!(feature = "relaxed-guest")
+    }
+
+    /// The same with its table moved.
+    pub(crate) fn moved(self) -> Self {
+        match self {
+            Self::Simd128 | Self::Simd128Moved => Self::Simd128Moved,
+            Self::RelaxedSimd | Self::RelaxedSimdMoved => Self::RelaxedSimdMoved,
+        }
     }
 
     /// The guest; the plain one where the other is not there, which who asks for it has to check.
@@ -58,6 +82,9 @@ impl GuestBuild {
         match self {
             #[cfg(feature = "relaxed-guest")]
             Self::RelaxedSimd => &RELAXED,
+            #[cfg(feature = "relaxed-guest")]
+            Self::RelaxedSimdMoved => &RELAXED_MOVED,
+            Self::Simd128Moved => &GUEST_MOVED,
             _ => &GUEST,
         }
     }
@@ -183,6 +210,15 @@ impl Guest {
         })
     }
 
+    /// The same with its table moved.
+    fn moved(&self) -> Self {
+        let moved = moved_table::moved(self.module).and_then(|module| {
+            // As long-lived as the one that is part of the program.
+            Self::parse(Vec::leak(module))
+        });
+        moved.unwrap_or_else(|error| panic!("the embedded guest is broken: {error}"))
+    }
+
     /// SHA-256 of the module.
     pub(crate) fn hash(&self) -> &[u8; 32] {
         &self.hash
@@ -198,18 +234,29 @@ impl Guest {
         self.memory_bytes
     }
 
-    /// The module with this door open and all others closed. Its memory has `memory_bytes` and
-    /// begins with `data`.
+    /// What requests through this door can reach where their memory begins as `frozen`; without
+    /// it, of whatever the guest may come to hold.
+    ///
+    /// # Errors
+    /// When the module has a part that is not known here.
+    pub(crate) fn live(&self, door: Door, frozen: Option<Frozen<'_>>) -> Result<Live, GuestError> {
+        liveness::live(self.module, |export| door.keeps_export(export), frozen)
+    }
+
+    /// The module with this door open and all others closed, of whose code what is `live` is left.
+    /// Its memory has `memory_bytes` and begins with `data`.
     ///
     /// # Errors
     /// When the module has a part that the rewriting does not know.
     pub(crate) fn open(
         &self,
         door: Door,
+        live: &Live,
         memory_bytes: usize,
         data: &[Segment<'_>],
     ) -> Result<Vec<u8>, GuestError> {
-        reencoding::open(self.module, door, (memory_bytes / WASM_PAGE) as u64, data)
+        let memory_pages = (memory_bytes / WASM_PAGE) as u64;
+        reencoding::open(self.module, door, live, memory_pages, data)
     }
 }
 
@@ -260,12 +307,18 @@ mod tests {
     #[test]
     fn a_component_is_rid_of_the_code_that_loads_models() {
         let live = |door: Door| {
-            let live = calls::live(MODULE, |name| door.keeps_export(name)).unwrap();
-            live.into_iter().filter(|live| *live).count()
+            let live = GUEST.live(door, None).unwrap();
+            live.functions.into_iter().filter(|live| *live).count()
         };
         // Both answer; only a cell can be asked to load.
         assert!(live(Door::Component) < live(Door::PureCell));
-        let opened = |door| GUEST.open(door, GUEST.memory_bytes(), &[]).unwrap().len();
+        let opened = |door| {
+            let live = GUEST.live(door, None).unwrap();
+            GUEST
+                .open(door, &live, GUEST.memory_bytes(), &[])
+                .unwrap()
+                .len()
+        };
         assert!(opened(Door::Component) < MODULE.len(), "{}", MODULE.len());
     }
 
@@ -277,7 +330,8 @@ mod tests {
             (Door::Component, &["wasi:"], &["memory", "wasi:", "cabi_"]),
         ];
         for (door, imports, exports) in cases {
-            let module = GUEST.open(door, GUEST.memory_bytes(), &[]).unwrap();
+            let live = GUEST.live(door, None).unwrap();
+            let module = GUEST.open(door, &live, GUEST.memory_bytes(), &[]).unwrap();
             wasmparser::validate(&module).unwrap_or_else(|error| panic!("{door:?}: {error}"));
             let expected =
                 |name: &str, prefixes: &[&str]| prefixes.iter().any(|p| name.starts_with(p));

@@ -13,7 +13,7 @@ use sha2::{Digest, Sha256};
 use wasm_encoder::{ComponentSection, CustomSection};
 use wasmparser::{Encoding, Parser, Payload};
 
-use super::{BundleError, BundleOptions};
+use super::{BundleError, BundleOptions, OperatorSet};
 use crate::guest::hex;
 use crate::sandbox::ModelSource;
 
@@ -21,9 +21,6 @@ use crate::sandbox::ModelSource;
 pub const PROVENANCE: &str = "lethe.provenance";
 /// Name of the section of licences.
 pub const LICENSES: &str = "lethe.licenses";
-
-/// The operators of a bundle's guest: there is one set so far, of all.
-const OPERATOR_SET: &str = "all";
 
 /// Where a bundle comes from.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -37,7 +34,7 @@ pub struct Provenance {
     /// Whether it needs a host with relaxed SIMD.
     pub relaxed_simd: bool,
     /// Which operators its guest has.
-    pub operator_set: String,
+    pub operator_set: OperatorSet,
     /// Its models.
     pub models: Vec<BundledModel>,
 }
@@ -112,7 +109,7 @@ pub(super) fn append(
             Numerics::Reproducible => "reproducible".into(),
         },
         relaxed_simd: options.relaxed_simd,
-        operator_set: OPERATOR_SET.into(),
+        operator_set: options.operators,
         models: bundled,
     };
     let provenance = serde_json::to_vec(&provenance).map_err(|error| failed(&error))?;
@@ -222,7 +219,7 @@ mod tests {
             guest_sha256: "ab".into(),
             numerics: "fast".into(),
             relaxed_simd: false,
-            operator_set: "all".into(),
+            operator_set: OperatorSet::All,
             models: Vec::new(),
         }
     }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use sha2::{Digest, Sha256};
 
 use super::{CommandError, Outcome};
-use crate::bundle::{BundleOptions, bundle};
+use crate::bundle::{BundleOptions, OperatorSet, bundle};
 use crate::guest::hex;
 use crate::model_file::ModelFile;
 use crate::sandbox::{ModelSource, model_name};
@@ -24,6 +24,9 @@ pub struct Bundle {
     /// Use relaxed SIMD: faster where the host lets it in, refused elsewhere
     #[arg(long)]
     relaxed_simd: bool,
+    /// Operators whose code goes into it: those that the models use, or all
+    #[arg(long, value_enum, default_value_t, value_name = "SET")]
+    operators: OperatorSet,
 }
 
 #[derive(Debug, serde::Serialize)]
@@ -49,6 +52,7 @@ impl Bundle {
         let options = BundleOptions {
             numerics: settings.numerics.0,
             relaxed_simd: self.relaxed_simd,
+            operators: self.operators,
         };
         let component = bundle(&sources, &options)
             .map_err(|error| CommandError::Request(format!("{error} [{}]", error.code())))?;

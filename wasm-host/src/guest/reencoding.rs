@@ -5,9 +5,9 @@
 //! the number of kept imports before it, a closed one follows all kept ones, and what was defined
 //! stays where it was, since the number of imports and closed functions together is the same.
 //!
-//! What no kept export leads to is *dead*: a component never loads a model again, so the code that
-//! reads, rewrites and plans models is not in it. Dead functions become traps too, which keeps all
-//! indices. Tables are taken as they are: whatever is in one counts as called.
+//! What no request can reach is *dead* ([`super::liveness`]): a component never loads a model again,
+//! so the code that reads, rewrites and plans models is not in it. Dead functions become traps too,
+//! which keeps all indices and tables.
 
 use wasm_encoder::reencode::{self, Reencode, utils};
 use wasm_encoder::{
@@ -19,13 +19,14 @@ use wasmparser::{
     FunctionSectionReader, ImportSectionReader, MemorySectionReader, TypeRef,
 };
 
-use super::{Door, GuestError, Segment, calls};
+use super::{Door, GuestError, Live, Segment};
 
 type Result<T> = std::result::Result<T, reencode::Error<GuestError>>;
 
 pub(super) fn open(
     module: &[u8],
     door: Door,
+    live: &Live,
     memory_pages: u64,
     data: &[Segment<'_>],
 ) -> std::result::Result<Vec<u8>, GuestError> {
@@ -33,7 +34,7 @@ pub(super) fn open(
         door,
         memory_pages,
         data,
-        live: calls::live(module, |export| door.keeps_export(export))?,
+        live: &live.functions,
         body: 0,
         imports: Vec::new(),
         closed: Vec::new(),
@@ -55,8 +56,8 @@ struct Opening<'a> {
     door: Door,
     memory_pages: u64,
     data: &'a [Segment<'a>],
-    /// Which functions an export leads to.
-    live: Vec<bool>,
+    /// Which functions can be called.
+    live: &'a [bool],
     /// The function, imports included, whose body comes next.
     body: usize,
     /// New indices of the imported functions.

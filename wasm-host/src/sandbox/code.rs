@@ -67,7 +67,8 @@ pub(super) fn module(
             path.display()
         );
     }
-    let wasm = guest.open(door, guest.memory_bytes(), &[]);
+    let live = guest.live(door, None);
+    let wasm = live.and_then(|live| guest.open(door, &live, guest.memory_bytes(), &[]));
     let wasm = wasm.map_err(|error| SandboxError::Host(error.to_string()))?;
     let module = Module::new(engine, wasm).map_err(host)?;
     if cache.is_on_disk() {

@@ -249,6 +249,97 @@ fn a_bundle_of_several_models_answers_for_each() {
     check("one of several", &server.infer(&digits_request()));
 }
 
+/// `lethe bundle` of the digits and the vibration model with this set of operators.
+fn bundle_of_two(operators: &str) -> PathBuf {
+    let name = format!("edge-operators-{operators}.wasm");
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    let models =
+        [digits(), root().join("models/vibration")].map(|folder| folder.join("model.onnx"));
+    let done = lethe()
+        .args(["bundle", "--operators", operators, "-o"])
+        .arg(&path)
+        .args(models)
+        .output()
+        .unwrap();
+    assert!(
+        done.status.success(),
+        "{}",
+        String::from_utf8_lossy(&done.stderr)
+    );
+    path
+}
+
+#[test]
+fn a_bundle_has_its_models_operators_and_no_others() {
+    let bundles = ["model", "all"].map(bundle_of_two);
+    let [model, all] = bundles.each_ref().map(|path| std::fs::read(path).unwrap());
+    // Most of the guest is operators that neither model has.
+    assert!(
+        model.len() * 2 < all.len(),
+        "{} bytes, with all operators {}",
+        model.len(),
+        all.len()
+    );
+    for (path, expected) in bundles.iter().zip(["model", "all"]) {
+        let report: Value = serde_json::from_str(&inspect(path, &["--json"]).1).unwrap();
+        assert_eq!(report["operator_set"], json!(expected));
+    }
+
+    let mut servers = Vec::new();
+    for path in &bundles {
+        let Some(server) = wasmtime_serve(path) else {
+            return;
+        };
+        servers.push(server);
+    }
+    // Other shapes than the frozen ones too: layouts are made anew for them.
+    let inputs = |folder: &str| {
+        let done = inspect(
+            &root().join("models").join(folder).join("model.onnx"),
+            &["--json"],
+        );
+        serde_json::from_str::<Value>(&done.1).unwrap()["inputs"].clone()
+    };
+    for model in ["digits", "vibration"] {
+        for batch in [1, 2, 5] {
+            let tensors = inputs(model).as_array().unwrap().clone();
+            let tensors: Vec<Value> = tensors
+                .into_iter()
+                .map(|input| {
+                    let shape = input["shape"].as_array().unwrap().iter();
+                    let shape: Vec<u64> =
+                        shape.map(|size| size.as_u64().unwrap_or(batch)).collect();
+                    let len: u64 = shape.iter().product();
+                    let data: Vec<f64> = (0..len).map(|i| (i % 7) as f64 / 8.0).collect();
+                    json!({"name": input["name"], "datatype": "FP32", "shape": shape, "data": data})
+                })
+                .collect();
+            let request = json!({"model": model, "inputs": tensors}).to_string();
+            let answers = [&servers[0], &servers[1]].map(|server| server.infer(&request));
+            assert_eq!(answers[0].0, 200, "{model} of {batch}: {}", answers[0].1);
+            assert_eq!(answers[0], answers[1], "{model} of {batch}");
+        }
+    }
+}
+
+/// What a bundle may add to its weights.
+const MOST_ADDED_BYTES: usize = 3_000_000;
+
+#[test]
+fn a_bundle_is_little_more_than_its_weights() {
+    let weights = std::fs::metadata(digits().join("model.onnx"))
+        .unwrap()
+        .len() as usize;
+    let bundle = std::fs::metadata(model_bundle("edge-size.wasm"))
+        .unwrap()
+        .len() as usize;
+    let added = bundle - weights;
+    assert!(
+        added <= MOST_ADDED_BYTES,
+        "{added} bytes more than the model"
+    );
+}
+
 #[test]
 fn a_bundle_keeps_no_copy_of_the_file_it_was_made_from() {
     let model = std::fs::read(digits().join("model.onnx")).unwrap();
