@@ -37,7 +37,7 @@ pub(crate) struct Live {
     pub(crate) unread: Vec<Range<usize>>,
 }
 
-/// The memory that requests begin with, in two guests.
+/// The memory that requests begin with, in two guests, in pieces of whole aligned words.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Frozen<'a> {
     /// The guest's that is opened.
