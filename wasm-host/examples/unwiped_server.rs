@@ -35,6 +35,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         sandbox,
         max_model_bytes: 1 << 30,
         max_body_bytes: 64 << 20,
+        budget: lethe_engine::Budget::default(),
     };
     let repository = Repository::new(&[model], None, 5, loading)?;
     let server = Server::new(&given, repository)?;

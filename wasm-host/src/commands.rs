@@ -10,6 +10,7 @@ pub mod bundle;
 pub mod inspect;
 pub mod keys;
 pub mod run;
+pub mod run_component;
 pub mod serve;
 pub mod verify;
 pub mod verify_receipt;
@@ -26,6 +27,7 @@ use crate::settings::{Device, Isolation, RunSettings, SettingsError};
 use crate::tenants::keys::KeyFileError;
 use crate::values::ValueError;
 use crate::verification;
+use crate::wasi_nn::command::CommandRunError;
 
 /// How a command that could be carried out ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,6 +36,8 @@ pub enum Outcome {
     Good,
     /// The answer is no, such as a failed test: exit code 1.
     Bad,
+    /// Another program was run, and this is its exit code.
+    Exit(u8),
 }
 
 /// A command that could not be carried out: exit code 2 and one line.
@@ -57,6 +61,14 @@ pub enum CommandError {
         model: String,
         /// What is wrong.
         source: SandboxError,
+    },
+    /// A component did not come to its own end.
+    #[error("{guest}: {source} [{}]", source.code())]
+    Component {
+        /// Which one.
+        guest: String,
+        /// What is wrong.
+        source: CommandRunError,
     },
     /// An input cannot be read.
     #[error(transparent)]

@@ -16,6 +16,7 @@
 //! | [`signing`] | keys of the server that sign |
 //! | [`receipt`] | signed statements about answers, confirmed by running again |
 //! | `harden` | what a server gives up once it is ready (Linux) |
+//! | [`wasi_nn`] | `wasi:nn` for other people's components |
 //! | [`verification`] | comparing with expected outputs |
 //! | [`commands`] | the commands of the binary `lethe` |
 #![deny(unsafe_code)]
@@ -45,3 +46,4 @@ mod test_folder;
 mod timestamp;
 pub mod values;
 pub mod verification;
+pub mod wasi_nn;

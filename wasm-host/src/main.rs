@@ -10,6 +10,7 @@ use lethe_host::commands::bundle::Bundle;
 use lethe_host::commands::inspect::Inspect;
 use lethe_host::commands::keys::Keys;
 use lethe_host::commands::run::Run;
+use lethe_host::commands::run_component::RunComponent;
 use lethe_host::commands::serve::Serve;
 use lethe_host::commands::verify::Verify;
 use lethe_host::commands::verify_receipt::VerifyReceipt;
@@ -36,6 +37,7 @@ struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     Run(Run),
+    RunComponent(RunComponent),
     Verify(Verify),
     Serve(Box<Serve>),
     Bundle(Bundle),
@@ -57,6 +59,7 @@ fn main() -> ExitCode {
     };
     let result = match command {
         Command::Run(run) => run.run(&settings, json),
+        Command::RunComponent(component) => component.run(&settings),
         Command::Bench(bench) => bench.run(&settings, json),
         Command::Inspect(inspect) => inspect.run(&settings, json),
         Command::Keys(keys) => keys.run(json),
@@ -69,6 +72,7 @@ fn main() -> ExitCode {
     match result {
         Ok(Outcome::Good) => ExitCode::SUCCESS,
         Ok(Outcome::Bad) => ExitCode::from(1),
+        Ok(Outcome::Exit(code)) => ExitCode::from(code),
         // Whoever reads the output has had enough of it.
         Err(CommandError::Output(e)) if e.kind() == std::io::ErrorKind::BrokenPipe => {
             ExitCode::SUCCESS

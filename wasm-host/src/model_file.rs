@@ -30,7 +30,8 @@ pub struct ModelFileError {
 #[derive(Debug)]
 pub struct ModelFile {
     bytes: Bytes,
-    folder: PathBuf,
+    /// `None` for a model that came without one.
+    folder: Option<PathBuf>,
     /// External files already mapped, by location.
     mapped: Mutex<BTreeMap<String, Bytes>>,
 }
@@ -53,9 +54,18 @@ impl ModelFile {
         let folder = path.parent().filter(|p| !p.as_os_str().is_empty());
         Ok(Self {
             bytes,
-            folder: folder.unwrap_or(Path::new(".")).into(),
+            folder: Some(folder.unwrap_or(Path::new(".")).into()),
             mapped: Mutex::default(),
         })
+    }
+
+    /// A model that came as bytes, with no folder: it has no external data.
+    pub fn of_bytes(bytes: Bytes) -> Self {
+        Self {
+            bytes,
+            folder: None,
+            mapped: Mutex::default(),
+        }
     }
 
     /// The file's bytes.
@@ -72,9 +82,13 @@ impl ModelFile {
     }
 
     fn map(&self, location: &str) -> std::io::Result<Bytes> {
-        let path = self.folder.join(location).canonicalize()?;
+        let Some(folder) = &self.folder else {
+            let reason = format!("{location:?} did not come with the model");
+            return Err(std::io::Error::other(reason));
+        };
+        let path = folder.join(location).canonicalize()?;
         // A symbolic link inside of the folder may point out of it.
-        if !path.starts_with(self.folder.canonicalize()?) {
+        if !path.starts_with(folder.canonicalize()?) {
             let reason = format!("{location:?} leads out of the model's folder");
             return Err(std::io::Error::other(reason));
         }
@@ -125,6 +139,12 @@ mod tests {
         assert!(file.open("link").unwrap_err().contains("out of the model"));
         assert!(file.open("absent").is_err());
         assert!(ModelFile::open(&folder).is_err(), "a folder is no model");
+        let alone = ModelFile::of_bytes(Bytes::from_static(b"m"));
+        let absolute = folder.join("weights").display().to_string();
+        assert!(
+            alone.open("weights").is_err() && alone.open(&absolute).is_err(),
+            "a model without a folder has no files"
+        );
         std::fs::remove_dir_all(root).unwrap();
     }
 }

@@ -24,13 +24,13 @@
 mod cache;
 mod cell;
 mod code;
-mod deadline;
+pub(crate) mod deadline;
 mod dirty;
 pub(crate) mod image;
 mod kept;
 mod native_kernels;
 mod slots;
-mod stack;
+pub(crate) mod stack;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};

@@ -6,6 +6,7 @@ mod telemetry;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use lethe_engine::Budget;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -109,6 +110,7 @@ impl Serve {
             sandbox,
             max_model_bytes: limits.max_model_bytes,
             max_body_bytes: limits.max_body_bytes,
+            budget: Budget::default(),
         };
         let folder = given.models.as_deref();
         let repository = Repository::new(&self.files, folder, limits.model_cache_size, loading);

@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Instant, SystemTime};
 
-use lethe_engine::{Session, Value};
+use bytes::Bytes;
+use lethe_engine::{Budget, Session, Value};
 use lethe_server::{Handler, Model, ModelInfo, Problem, Request, Response};
 
 use crate::model_file::ModelFile;
@@ -25,6 +26,8 @@ pub struct Loading {
     pub max_model_bytes: u64,
     /// Largest body that a handler in this process takes.
     pub max_body_bytes: u64,
+    /// What a model and its runs may take where there is no sandbox around them.
+    pub budget: Budget,
 }
 
 #[derive(Debug)]
@@ -57,13 +60,39 @@ impl Loaded {
     /// A problem that says what is wrong with it.
     pub fn load(name: &str, path: &Path, loading: &Loading) -> Result<Self, Problem> {
         let begun = Instant::now();
-        let refused = |error: &dyn std::fmt::Display, code: &str| Problem {
-            status: 422,
-            code: code.to_owned().into(),
-            detail: format!("model {name:?}: {error}"),
-            retry_after_s: None,
-        };
-        let file = ModelFile::open(path).map_err(|error| refused(&error, "LETHE-MODEL-FILE"))?;
+        let file =
+            ModelFile::open(path).map_err(|error| refused(name, &error, "LETHE-MODEL-FILE"))?;
+        let (loaded, source) = Self::of_file(name, &file, loading, begun)?;
+        let identified = loaded.identity.clone();
+        // Beside the first requests: SHA-256 of a large model takes longer than all the rest. The
+        // file is let go afterwards.
+        std::thread::spawn(move || {
+            identified.get_or_init(|| ModelIdentity::of(&source));
+        });
+        Ok(loaded)
+    }
+
+    /// Loads a model that came as bytes, without external data. Nothing of it is kept on disk.
+    ///
+    /// # Errors
+    /// A problem that says what is wrong with it.
+    pub fn load_bytes(name: &str, model: Bytes, loading: &Loading) -> Result<Self, Problem> {
+        let mut loading = loading.clone();
+        loading.sandbox.cache = None;
+        let file = ModelFile::of_bytes(model);
+        let (loaded, source) = Self::of_file(name, &file, &loading, Instant::now())?;
+        loaded.identity.get_or_init(|| ModelIdentity::of(&source));
+        Ok(loaded)
+    }
+
+    /// The model in an open file, and what its identity is to be taken of.
+    fn of_file(
+        name: &str,
+        file: &ModelFile,
+        loading: &Loading,
+        begun: Instant,
+    ) -> Result<(Self, ModelSource), Problem> {
+        let refused = |error: &dyn std::fmt::Display, code: &str| refused(name, error, code);
         let bytes = file.bytes().len() as u64;
         if bytes > loading.max_model_bytes {
             let error = format!(
@@ -72,14 +101,15 @@ impl Loaded {
             );
             return Err(refused(&error, "LETHE-MODEL-SIZE"));
         }
-        let source = ModelSource::of_file(name, &file);
+        let source = ModelSource::of_file(name, file);
         let source = source.map_err(|error| refused(&error, error.code()))?;
         let isolation = loading.run.isolation.unwrap_or(Isolation::Sandbox);
         let place = match isolation {
             Isolation::None => {
-                let options = loading.run.session_options(&file);
+                let options = loading.run.session_options(file);
                 let mut options = options.map_err(|error| refused(&error, "LETHE-SETTINGS"))?;
                 options.rewrite = loading.sandbox.rewrite;
+                options.budget = loading.budget.clone();
                 let session = Session::load(file.bytes().clone(), &options)
                     .map_err(|error| refused(&error, error.code()))?;
                 let model = Model::new(name, session);
@@ -91,14 +121,7 @@ impl Loaded {
                 Place::Sandbox(Box::new(sandbox))
             }
         };
-        let identity: Arc<OnceLock<ModelIdentity>> = Arc::default();
-        let identified = identity.clone();
-        // Beside the first requests: SHA-256 of a large model takes longer than all the rest. The
-        // file is let go afterwards.
-        std::thread::spawn(move || {
-            identified.get_or_init(|| ModelIdentity::of(&source));
-        });
-        Ok(Self {
+        let loaded = Self {
             place,
             file_bytes: bytes,
             run: RunIdentity::new(
@@ -107,11 +130,12 @@ impl Loaded {
                 loading.sandbox.native_kernels,
                 loading.run.level(),
             ),
-            identity,
+            identity: Arc::default(),
             since: SystemTime::now(),
             load_us: begun.elapsed().as_micros() as u64,
             last_used: AtomicU64::new(0),
-        })
+        };
+        Ok((loaded, source))
     }
 
     /// What it takes and gives.
@@ -201,6 +225,26 @@ impl Loaded {
             }
             Place::Sandbox(sandbox) => sandbox.run_controlled(inputs, control),
         }
+    }
+
+    /// Overwrites what runs in this process left in memory for the next ones; a sandbox leaves
+    /// nothing.
+    pub fn wipe(&self) {
+        if let Place::Native(handler) = &self.place {
+            for model in handler.models() {
+                model.session().wipe();
+            }
+        }
+    }
+}
+
+/// 422: the model cannot be loaded.
+fn refused(name: &str, error: &dyn std::fmt::Display, code: &str) -> Problem {
+    Problem {
+        status: 422,
+        code: code.to_owned().into(),
+        detail: format!("model {name:?}: {error}"),
+        retry_after_s: None,
     }
 }
 

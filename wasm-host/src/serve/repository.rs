@@ -83,18 +83,25 @@ impl Repository {
         capacity: usize,
         loading: Loading,
     ) -> Result<Self, String> {
+        let named = files.iter().map(|path| (model_name(path), path.clone()));
+        Self::of_named(named.collect(), folder, capacity, loading)
+    }
+
+    /// The same of files with names of the caller's choice.
+    ///
+    /// # Errors
+    /// As [`Repository::new`].
+    pub fn of_named(
+        files: Vec<(String, PathBuf)>,
+        folder: Option<&Path>,
+        capacity: usize,
+        loading: Loading,
+    ) -> Result<Self, String> {
         let mut entries = BTreeMap::new();
-        for path in files {
-            let name = model_name(path);
-            if entries.insert(name.clone(), entry(path)).is_some() {
+        let in_folder = folder.map(models_in).transpose()?;
+        for (name, path) in files.into_iter().chain(in_folder.into_iter().flatten()) {
+            if entries.insert(name.clone(), entry(&path)).is_some() {
                 return Err(format!("two models are named {name:?}"));
-            }
-        }
-        if let Some(folder) = folder {
-            for (name, path) in models_in(folder)? {
-                if entries.insert(name.clone(), entry(&path)).is_some() {
-                    return Err(format!("two models are named {name:?}"));
-                }
             }
         }
         Ok(Self {

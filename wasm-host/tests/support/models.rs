@@ -17,14 +17,14 @@ fn tensor_type(element: DataType, dimensions: &[&str]) -> proto::Type {
     }
 }
 
-fn value(name: &str, element: DataType, dimensions: &[&str]) -> proto::ValueInfo {
+pub(crate) fn value(name: &str, element: DataType, dimensions: &[&str]) -> proto::ValueInfo {
     proto::ValueInfo {
         name: Some(name.into()),
         r#type: Some(tensor_type(element, dimensions)),
     }
 }
 
-fn node(op_type: &str, input: &[&str], output: &[&str]) -> proto::Node {
+pub(crate) fn node(op_type: &str, input: &[&str], output: &[&str]) -> proto::Node {
     let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
     proto::Node {
         name: Some(output.join(",")),
@@ -35,7 +35,7 @@ fn node(op_type: &str, input: &[&str], output: &[&str]) -> proto::Node {
     }
 }
 
-fn attribute(name: &str, r#type: proto::AttributeType) -> proto::Attribute {
+pub(crate) fn attribute(name: &str, r#type: proto::AttributeType) -> proto::Attribute {
     proto::Attribute {
         name: Some(name.into()),
         r#type: Some(r#type as i32),
@@ -43,7 +43,7 @@ fn attribute(name: &str, r#type: proto::AttributeType) -> proto::Attribute {
     }
 }
 
-fn model(graph: proto::Graph) -> Vec<u8> {
+pub(crate) fn model(graph: proto::Graph) -> Vec<u8> {
     let opset = proto::OperatorSetId {
         domain: None,
         version: Some(21),
