@@ -349,7 +349,8 @@ def demo_counts(output):
 NATIVE = Suite(
     "native", "engine at every kernel level of this machine and on WebGPU in software; command line, "
     "sandbox host, server, bundles; hostile input, expected answers, reproducible bits, allocations",
-    [LAVAPIPE, JCO, optional(npm_packages("tests/browser")), optional(CHROMIUM),
+    [LAVAPIPE, optional(rust_target("wasm32-wasip2")), JCO,
+     optional(npm_packages("tests/browser")), optional(CHROMIUM),
      optional(npm_packages("web")), optional(npm_packages("www")), optional(wasm_bindgen),
      optional(make("site")), *map(optional, EDGE)],
     cargo_test("-p", "lethe-engine", "-p", "lethe-host", "-p", "lethe-server", "-p", "lethe-tests",

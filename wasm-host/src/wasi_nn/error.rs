@@ -110,17 +110,14 @@ impl NnError {
 
 /// The code of `wasi:nn` for one of the engine or of a sandbox.
 fn code_of(code: &str) -> ErrorCode {
-    match code {
-        "LETHE-MODEL-UNKNOWN" => ErrorCode::NotFound,
-        "LETHE-MODEL-MALFORMED" | "LETHE-MODEL-INVALID" | "LETHE-MODEL-EXTERNAL-DATA" => {
-            ErrorCode::InvalidEncoding
-        }
-        "LETHE-OPERATOR-UNKNOWN" | "LETHE-UNSUPPORTED" | "LETHE-DEVICE" => {
-            ErrorCode::UnsupportedOperation
-        }
-        "LETHE-MODEL-SIZE" | "LETHE-BUDGET" | "LETHE-MEMORY-LIMIT" => ErrorCode::TooLarge,
-        "LETHE-DEADLINE" | "LETHE-CANCELLED" => ErrorCode::Timeout,
-        _ if code.starts_with("LETHE-INPUT-") || code.starts_with("LETHE-NODE-") => {
+    let about = code.strip_prefix("LETHE-").unwrap_or(code);
+    match about {
+        "MODEL-UNKNOWN" => ErrorCode::NotFound,
+        "MODEL-MALFORMED" | "MODEL-INVALID" | "MODEL-EXTERNAL-DATA" => ErrorCode::InvalidEncoding,
+        "OPERATOR-UNKNOWN" | "UNSUPPORTED" | "DEVICE" => ErrorCode::UnsupportedOperation,
+        "MODEL-SIZE" | "BUDGET" | "MEMORY-LIMIT" => ErrorCode::TooLarge,
+        "DEADLINE" | "CANCELLED" => ErrorCode::Timeout,
+        _ if about.starts_with("INPUT-") || about.starts_with("NODE-") => {
             ErrorCode::InvalidArgument
         }
         _ => ErrorCode::RuntimeError,
