@@ -28,6 +28,7 @@ pub enum ModelsError {
 #[derive(Debug)]
 pub struct Models {
     repository: Repository,
+    loading: Loading,
 }
 
 impl Models {
@@ -59,9 +60,12 @@ impl Models {
             budget,
         };
         // Models are few, and never unloaded under a guest.
-        let repository = Repository::of_named(files, folder, usize::MAX, loading);
+        let repository = Repository::of_named(files, folder, usize::MAX, loading.clone());
         let repository = repository.map_err(ModelsError::Repository)?;
-        Ok(Self { repository })
+        Ok(Self {
+            repository,
+            loading,
+        })
     }
 
     /// The names of the models.
@@ -88,7 +92,7 @@ impl Models {
     /// # Errors
     /// When it cannot be loaded, or not for this device.
     pub fn of_bytes(&self, model: Bytes, target: ExecutionTarget) -> Result<Arc<Loaded>, NnError> {
-        let mut loading = self.repository.loading().clone();
+        let mut loading = self.loading.clone();
         loading.run.device = match target {
             ExecutionTarget::Cpu => Device::Cpu,
             ExecutionTarget::Gpu => Device::Webgpu,
