@@ -25,7 +25,7 @@ use super::attention::{Attention, HeadStrides, MaskValues};
 use super::convolution::Convolution;
 use super::gemm::{Activation, BatchedGemm, Bias, Gemm, Left, MatrixRef, Right};
 use super::integer_gemm::{self, Bytes, Lhs, Output, PackedRhsRef};
-pub use reading::perform;
+pub use reading::{Constants, perform};
 
 /// Who computes for this guest.
 #[derive(Debug, Clone, Copy)]
@@ -382,9 +382,29 @@ mod tests {
     #[test]
     fn computes_on_the_memory() {
         let (mut memory, words) = product();
-        perform(&Env::new(), bytemuck::cast_slice_mut(&mut memory), &words).unwrap();
+        let bytes = bytemuck::cast_slice_mut(&mut memory);
+        perform(&Env::new(), bytes, &(), &words).unwrap();
         let found: &[f32] = bytemuck::cast_slice(&memory);
         assert_eq!(found[12..16], [4., 5., 10., 11.]);
+    }
+
+    /// Another second operand than the memory's.
+    struct Doubled([f32; 6]);
+
+    impl Constants for Doubled {
+        fn find(&self, address: usize, len_bytes: usize) -> Option<&[u8]> {
+            ((address, len_bytes) == (24, 24)).then(|| bytemuck::cast_slice(&self.0))
+        }
+    }
+
+    #[test]
+    fn constants_are_read_where_the_host_has_them() {
+        let (mut memory, words) = product();
+        let bytes = bytemuck::cast_slice_mut(&mut memory);
+        let constants = Doubled([2., 0., 0., 2., 2., 2.]);
+        perform(&Env::new(), bytes, &constants, &words).unwrap();
+        let found: &[f32] = bytemuck::cast_slice(&memory);
+        assert_eq!(found[12..16], [8., 10., 20., 22.]);
     }
 
     #[test]
@@ -427,7 +447,12 @@ mod tests {
         ] {
             let (mut memory, mut words) = product();
             words[place] = word;
-            let done = perform(&Env::new(), bytemuck::cast_slice_mut(&mut memory), &words);
+            let done = perform(
+                &Env::new(),
+                bytemuck::cast_slice_mut(&mut memory),
+                &(),
+                &words,
+            );
             assert!(done.is_err(), "word {place} is {word}");
         }
     }
@@ -459,7 +484,9 @@ mod tests {
             }
             words[0] = 1 + random() as u32 % 5;
             let memory: &mut [u8] = bytemuck::cast_slice_mut(&mut memory);
-            let done = catch_unwind(AssertUnwindSafe(|| perform(&Env::new(), memory, &words)));
+            let done = catch_unwind(AssertUnwindSafe(|| {
+                perform(&Env::new(), memory, &(), &words)
+            }));
             refused += !matches!(done, Ok(Ok(()))) as usize;
         }
         std::panic::set_hook(hook);

@@ -5,10 +5,12 @@
 //!
 //! Request data passes through these buffers, so they are zeroed where they end: before a buffer
 //! is freed (to grow, or with its thread) and, for the living, by [`wipe`]. A buffer remembers how
-//! far it was used since the last wipe, so that wiping costs no more than the use did.
+//! far it was used since the last wipe, so that wiping costs no more than the use did; and it is
+//! counted how many helpers used theirs, so that nobody wakes the pool to wipe what is clean.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::hint::black_box;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytemuck::{Pod, Zeroable};
 
@@ -61,6 +63,38 @@ thread_local! {
     static IDLE: RefCell<Vec<Buffer>> = const { RefCell::new(Vec::new()) };
 }
 
+/// Helpers of any pool that used scratch memory since it was last wiped.
+static USED_BY_HELPERS: AtomicUsize = AtomicUsize::new(0);
+
+/// Whether this thread is counted in [`USED_BY_HELPERS`].
+struct Counted(Cell<bool>);
+
+impl Counted {
+    /// Counts this thread, if it is a helper, or no longer.
+    ///
+    /// Who waits for a helper's work sees the count that goes with it: the pool orders the two.
+    fn set(&self, used: bool) {
+        if Threads::is_helper() && self.0.replace(used) != used {
+            match used {
+                true => USED_BY_HELPERS.fetch_add(1, Ordering::Relaxed),
+                false => USED_BY_HELPERS.fetch_sub(1, Ordering::Relaxed),
+            };
+        }
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        if self.0.get() {
+            USED_BY_HELPERS.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
+thread_local! {
+    static COUNTED: Counted = const { Counted(Cell::new(false)) };
+}
+
 /// A lent buffer: goes back to its thread's stack when dropped, also while unwinding.
 struct Lent(Buffer);
 
@@ -78,6 +112,7 @@ impl Lent {
                 .unwrap_or_default()
         });
         buffer.reserve(lines);
+        COUNTED.with(|counted| counted.set(true));
         Lent(buffer)
     }
 }
@@ -106,10 +141,14 @@ pub fn with<T: Pod, R>(len: usize, work: impl FnOnce(&mut [T]) -> R) -> R {
 /// Zeros all idle scratch memory of the calling thread and of the pool's threads, and returns how
 /// many bytes had been used since the last time. Buffers on loan are left alone.
 pub fn wipe(threads: &Threads) -> usize {
-    threads.sum_over_all_threads(wipe_thread)
+    match USED_BY_HELPERS.load(Ordering::Relaxed) {
+        0 => wipe_thread(),
+        _ => threads.sum_over_all_threads(wipe_thread),
+    }
 }
 
 fn wipe_thread() -> usize {
+    COUNTED.with(|counted| counted.set(false));
     IDLE.with_borrow_mut(|idle| idle.iter_mut().map(Buffer::wipe).sum())
 }
 

@@ -136,6 +136,14 @@ impl Threads {
         even.div_ceil(multiple) * multiple
     }
 
+    /// Whether this thread is a pool's, not one that calls.
+    pub(crate) fn is_helper() -> bool {
+        #[cfg(feature = "threads")]
+        return pool::is_helper();
+        #[cfg(not(feature = "threads"))]
+        return false;
+    }
+
     /// Calls `work` once on every thread of the pool and on the calling thread, and sums what it
     /// returns.
     pub(crate) fn sum_over_all_threads(&self, work: impl Fn() -> usize + Sync) -> usize {

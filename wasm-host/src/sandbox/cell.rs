@@ -113,10 +113,18 @@ impl From<CellError> for Problem {
     }
 }
 
+/// What native kernels compute with.
+pub(super) struct Shared {
+    /// Instruction set, threads and numerics.
+    pub(super) env: Env,
+    /// Where constants are read.
+    pub(super) image: Arc<Image>,
+}
+
 /// What the host keeps beside an instance.
 pub(super) struct CellState {
-    /// What native kernels compute with.
-    pub(super) env: Env,
+    /// What all instances of an image share.
+    pub(super) shared: Arc<Shared>,
     /// Whether they did.
     pub(super) computed: bool,
     memory_limit_bytes: usize,
@@ -196,11 +204,10 @@ struct Exports {
 pub(super) struct Cells {
     engine: Engine,
     slots: Arc<Slots>,
-    image: Arc<Image>,
+    shared: Arc<Shared>,
     instance: InstancePre<CellState>,
     exports: Exports,
     limits: Limits,
-    env: Env,
     running: Mutex<usize>,
     finished: Condvar,
 }
@@ -239,18 +246,20 @@ impl Cells {
         Ok(Self {
             engine,
             slots,
-            image,
+            shared: Arc::new(Shared {
+                env: settings.env.clone(),
+                image,
+            }),
             instance,
             exports,
             limits: settings.limits,
-            env: settings.env.clone(),
             running: Mutex::new(0),
             finished: Condvar::new(),
         })
     }
 
     pub(super) fn image(&self) -> &Image {
-        &self.image
+        &self.shared.image
     }
 
     pub(super) fn scans_pagemap(&self) -> bool {
@@ -277,7 +286,7 @@ impl Cells {
         drop(cell);
         stack::wipe();
         if computed {
-            scratch::wipe(&self.env.threads);
+            scratch::wipe(&self.shared.env.threads);
         }
         let report = CallReport {
             wiped: last_wipe(),
@@ -332,7 +341,7 @@ impl Cells {
         };
         let began = Instant::now();
         let state = CellState {
-            env: self.env.clone(),
+            shared: self.shared.clone(),
             computed: false,
             memory_limit_bytes: self.limits.memory_bytes,
             memory_denied: false,

@@ -10,11 +10,12 @@
 //! file is written under another name and then renamed, so that nobody sees half of one.
 
 use std::fs::{self, File};
-use std::io::{self, Seek, SeekFrom, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::fd::AsFd;
 use std::path::Path;
 
 use bytes::Bytes;
+use lethe_engine::kernels::offload::Constants;
 use lethe_server::ModelInfo;
 use lethe_server::wire::{Reader, WireError, Writer};
 
@@ -26,6 +27,10 @@ const MAGIC: &[u8; 8] = b"LETHEIMG";
 const HASH_BYTES: usize = 32;
 /// Where the bytes begin that the hash covers.
 const HASHED: usize = MAGIC.len() + HASH_BYTES;
+/// Constants shorter than this are not worth looking up.
+const CONSTANT_BYTES: usize = 64 << 10;
+/// Bytes of a file that are looked at together; whole pages.
+const CHUNK_BYTES: usize = 256 << 10;
 /// Zero bytes that are stored rather than beginning another piece: every piece is a mapping of its
 /// own in every slot.
 const JOIN_BYTES: usize = 256 << 10;
@@ -39,6 +44,26 @@ pub(crate) struct Piece {
     pub(crate) file_offset: u64,
     /// Its length; whole pages.
     pub(crate) len_bytes: usize,
+}
+
+impl Piece {
+    /// Its runs of pages that are not all zero, given which pages of the file are.
+    fn filled(self, is_filled: &[bool]) -> Vec<Piece> {
+        let first = self.file_offset as usize / HOST_PAGE;
+        let pages = is_filled.get(first..).unwrap_or_default();
+        let pages = &pages[..pages.len().min(self.len_bytes / HOST_PAGE)];
+        let mut page = 0;
+        let runs = pages.chunk_by(|a, b| a == b).filter_map(|run| {
+            let begun = page * HOST_PAGE;
+            page += run.len();
+            run[0].then_some(Piece {
+                address: self.address + begun,
+                file_offset: self.file_offset + begun as u64,
+                len_bytes: run.len() * HOST_PAGE,
+            })
+        });
+        runs.collect()
+    }
 }
 
 /// Why a file is not an image.
@@ -65,6 +90,8 @@ pub(crate) struct Image {
     content: Bytes,
     memory_bytes: usize,
     pieces: Vec<Piece>,
+    /// The pages of the pieces that are not all zero, in runs.
+    filled: Vec<Piece>,
     models: Vec<ModelInfo>,
 }
 
@@ -83,7 +110,7 @@ impl Image {
         let flags = rustix::fs::MemfdFlags::CLOEXEC;
         let mut file = File::from(rustix::fs::memfd_create("lethe-image", flags)?);
         write(&mut file, memory, models)?;
-        Self::map(file).map_err(|error| io::Error::other(error.to_string()))
+        Self::of_file(file).map_err(|error| io::Error::other(error.to_string()))
     }
 
     /// Writes an image of `memory` to `path`, whole or not at all, and opens it.
@@ -106,13 +133,13 @@ impl Image {
 
     /// Opens an image and checks its hash.
     pub(crate) fn open(path: &Path) -> Result<Self, ImageError> {
-        let mut file = File::open(path)?;
-        // Read, not mapped: pages of the mapping that were looked at count as this process's memory.
-        let mut hash = blake3::Hasher::new();
-        file.seek(SeekFrom::Start(HASHED as u64))?;
-        hash.update_reader(&file)?;
-        let image = Self::map(file)?;
-        if hash.finalize() != image.content[MAGIC.len()..HASHED] {
+        Self::of_file(File::open(path)?)
+    }
+
+    fn of_file(mut file: File) -> Result<Self, ImageError> {
+        let (hash, is_filled) = look_through(&mut file)?;
+        let image = Self::map(file, &is_filled)?;
+        if hash != image.content[MAGIC.len()..HASHED] {
             return Err(ImageError::Corrupt(
                 "its content does not match its hash".into(),
             ));
@@ -120,7 +147,8 @@ impl Image {
         Ok(image)
     }
 
-    fn map(file: File) -> Result<Self, ImageError> {
+    /// Maps a file of which it is known which pages are not all zero.
+    fn map(file: File, is_filled: &[bool]) -> Result<Self, ImageError> {
         let content = mapping::read_only(&file)?;
         let corrupt = |what: &str| ImageError::Corrupt(what.into());
         if !content.starts_with(MAGIC) || content.len() < HASHED + 8 {
@@ -155,7 +183,9 @@ impl Image {
             }
             end = piece.address + piece.len_bytes;
         }
+        let filled = pieces.iter().flat_map(|piece| piece.filled(is_filled));
         Ok(Self {
+            filled: filled.collect(),
             file,
             content,
             memory_bytes,
@@ -179,6 +209,13 @@ impl Image {
         &self.pieces
     }
 
+    /// The runs of pages that are long and nowhere zero: what a model's weights look like, and
+    /// nothing that a run writes to, since all that is erased before an image is made.
+    pub(crate) fn constants(&self) -> impl Iterator<Item = Piece> {
+        let long = |piece: &&Piece| piece.len_bytes >= CONSTANT_BYTES;
+        self.filled.iter().filter(long).copied()
+    }
+
     /// A piece's content.
     pub(crate) fn content(&self, piece: Piece) -> &[u8] {
         &self.content[piece.file_offset as usize..][..piece.len_bytes]
@@ -197,9 +234,9 @@ impl Image {
     /// Fills `memory` with the image's content from `address` on.
     pub(crate) fn restore(&self, mut address: usize, mut memory: &mut [u8]) {
         let first = self
-            .pieces
+            .filled
             .partition_point(|piece| piece.address + piece.len_bytes <= address);
-        for &piece in &self.pieces[first..] {
+        for &piece in &self.filled[first..] {
             let zeros = piece.address.saturating_sub(address).min(memory.len());
             let (before, rest) = memory.split_at_mut(zeros);
             before.fill(0);
@@ -214,6 +251,45 @@ impl Image {
             memory = rest;
         }
         memory.fill(0);
+    }
+}
+
+impl Constants for Image {
+    /// What is long and lies in the [`constants`](Image::constants).
+    fn find(&self, address: usize, len_bytes: usize) -> Option<&[u8]> {
+        if len_bytes < CONSTANT_BYTES {
+            return None;
+        }
+        let next = self
+            .filled
+            .partition_point(|piece| piece.address <= address);
+        let piece = *self.filled.get(next.checked_sub(1)?)?;
+        self.content(piece)
+            .get(address - piece.address..)?
+            .get(..len_bytes)
+    }
+}
+
+/// The hash of an image's file, and which of its pages are not all zero.
+///
+/// Read, not mapped: pages of the mapping that were looked at count as this process's memory.
+fn look_through(file: &mut File) -> io::Result<(blake3::Hash, Vec<bool>)> {
+    let mut hasher = blake3::Hasher::new();
+    let mut is_filled = Vec::new();
+    let mut chunk = Vec::with_capacity(CHUNK_BYTES);
+    file.seek(SeekFrom::Start(0))?;
+    loop {
+        chunk.clear();
+        Read::by_ref(file)
+            .take(CHUNK_BYTES as u64)
+            .read_to_end(&mut chunk)?;
+        let hashed = if is_filled.is_empty() { HASHED } else { 0 };
+        hasher.update(chunk.get(hashed..).unwrap_or_default());
+        let pages = chunk.chunks(HOST_PAGE);
+        is_filled.extend(pages.map(|page| page.iter().any(|&byte| byte != 0)));
+        if chunk.len() < CHUNK_BYTES {
+            return Ok((hasher.finalize(), is_filled));
+        }
     }
 }
 
@@ -283,6 +359,33 @@ mod tests {
             let mut found = vec![0xff; range.len()];
             image.restore(range.start, &mut found);
             assert!(found == memory[range.clone()], "{range:?}");
+        }
+    }
+
+    #[test]
+    fn constants_are_long_runs_of_filled_pages() {
+        let mut memory = vec![0u8; 1 << 20];
+        memory[..20 * HOST_PAGE].fill(1);
+        memory[30 * HOST_PAGE..70 * HOST_PAGE].fill(2);
+        let image = Image::in_memory(&memory, &models()).unwrap();
+        let runs = image.constants().map(|run| (run.address, run.len_bytes));
+        let pages = |n: usize| n * HOST_PAGE;
+        assert!(runs.eq([(0, pages(20)), (pages(30), pages(40))]));
+        for (address, len, found) in [
+            (0, pages(20), true),
+            (8, pages(16), true),
+            (0, pages(20) + 1, false),
+            (0, pages(15), false),
+            (pages(20), pages(16), false),
+            (pages(29), pages(20), false),
+            (pages(54), pages(16), true),
+            (pages(54) + 1, pages(16), false),
+            (usize::MAX, pages(16), false),
+            (0, usize::MAX, false),
+        ] {
+            let constant = image.find(address, len);
+            assert_eq!(constant.is_some(), found, "{len} bytes at {address}");
+            assert!(constant.is_none_or(|bytes| bytes == &memory[address..][..len]));
         }
     }
 

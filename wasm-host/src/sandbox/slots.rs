@@ -34,6 +34,12 @@ use super::image::Image;
 /// Bytes of a page of the host.
 pub(crate) const HOST_PAGE: usize = 4096;
 
+/// Images from this size on lose their view of the weights with each reset. It is another slot's
+/// memory again only in name (the pages are the file's), but what counts the resident memory of a
+/// process counts each view; and which pages of a table a request looked up is not for the next one
+/// to find out by how fast they come.
+const LARGE_BYTES: usize = 32 << 20;
+
 /// How slots are reset.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WipePolicy {
@@ -267,6 +273,11 @@ impl Slot {
             }
             Ok(())
         })?;
+        if image.memory_bytes() >= LARGE_BYTES {
+            for run in image.constants() {
+                self.give_back(run.address, run.len_bytes)?;
+            }
+        }
         Ok(wiped)
     }
 

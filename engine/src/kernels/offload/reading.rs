@@ -13,14 +13,36 @@ use crate::kernels::gemm::{
 };
 use crate::kernels::integer_gemm::{self, Bytes, Lhs, Output, PackedRhsRef, Scale};
 
+/// What a host has of a guest's memory beside that memory: what never changes in it.
+pub trait Constants {
+    /// The `len_bytes` bytes at an address, if they are constant and here.
+    fn find(&self, address: usize, len_bytes: usize) -> Option<&[u8]>;
+}
+
+/// No constants.
+impl Constants for () {
+    fn find(&self, _: usize, _: usize) -> Option<&[u8]> {
+        None
+    }
+}
+
 /// Computes what a guest's words say, on its memory.
+///
+/// Operands are read from `constants` where it has them, which spares many guests of one model from
+/// having its weights mapped each for itself. A guest that wrote over its constants gets results of
+/// what they were.
 ///
 /// # Errors
 /// When the words are not a call, or name what is not in the memory.
 ///
 /// # Panics
 /// When sizes do not fit each other, as the kernels do: a host that must go on catches that.
-pub fn perform(env: &Env, memory: &mut [u8], words: &[u32]) -> Result<(), OffloadError> {
+pub fn perform(
+    env: &Env,
+    memory: &mut [u8],
+    constants: &dyn Constants,
+    words: &[u32],
+) -> Result<(), OffloadError> {
     let mut words = Words(words);
     let kernel = words.word()?;
     let address = words.word()? as usize;
@@ -35,6 +57,7 @@ pub fn perform(env: &Env, memory: &mut [u8], words: &[u32]) -> Result<(), Offloa
         before,
         after,
         after_address: address + len,
+        constants,
     };
     match kernel {
         GEMM => reader.gemm(env, output),
@@ -65,6 +88,7 @@ struct Reader<'a> {
     before: &'a [u8],
     after: &'a [u8],
     after_address: usize,
+    constants: &'a dyn Constants,
 }
 
 impl<'a> Reader<'a> {
@@ -91,7 +115,8 @@ impl<'a> Reader<'a> {
             Some(start) => (self.after, start),
             None => (self.before, address),
         };
-        let bytes = memory.get(start..).and_then(|rest| rest.get(..len_bytes));
+        let bytes = self.constants.find(address, len_bytes);
+        let bytes = bytes.or_else(|| memory.get(start..)?.get(..len_bytes));
         bytemuck::try_cast_slice(bytes.ok_or_else(outside)?).map_err(|_| outside())
     }
 

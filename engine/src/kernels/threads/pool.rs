@@ -16,7 +16,7 @@
 )]
 
 use std::any::Any;
-use std::cell::UnsafeCell;
+use std::cell::{Cell, UnsafeCell};
 use std::panic::{AssertUnwindSafe, RefUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -31,6 +31,15 @@ const SPINS_BEFORE_YIELD: u32 = 1_000;
 const HELPERS: u64 = (1 << 16) - 1;
 const OPEN: u64 = 1 << 16;
 const GENERATION: u64 = 1 << 17;
+
+thread_local! {
+    static IS_HELPER: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether this thread is a worker of a pool.
+pub(super) fn is_helper() -> bool {
+    IS_HELPER.get()
+}
 
 /// Worker threads; the threads that call are not among them.
 #[derive(Debug)]
@@ -117,7 +126,10 @@ impl Pool {
             let shared = pool.shared.clone();
             let worker = std::thread::Builder::new().name(format!("lethe-{i}"));
             // On failure the drop of the pool ends those that were started.
-            pool.workers.push(worker.spawn(move || shared.help())?);
+            pool.workers.push(worker.spawn(move || {
+                IS_HELPER.set(true);
+                shared.help();
+            })?);
         }
         Ok(pool)
     }
