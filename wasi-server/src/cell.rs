@@ -21,6 +21,7 @@ use bytes::Bytes;
 use lethe_engine::tensor::Buffer;
 
 use crate::handler::{Handler, Request};
+use crate::load::HEAP;
 use crate::message::{Answer, Call};
 use crate::problem::Problem;
 
@@ -48,10 +49,15 @@ impl AsRef<[u8]> for Message {
 /// Makes room for a message of `len` bytes and gives its address, a multiple of 64.
 #[unsafe(no_mangle)]
 extern "C" fn lethe_alloc(len: u32) -> u32 {
-    let buffer = Buffer::zeroed(len as usize);
-    let address = buffer.as_ptr().addr() as u32;
-    STATE.with_borrow_mut(|state| state.request = Some(buffer));
-    address
+    STATE.with_borrow_mut(|state| {
+        // The host has read the last answer; without it there is nothing on the desk.
+        state.answer = Vec::new();
+        if state.handler.is_some() {
+            HEAP.begin_request();
+        }
+        let buffer = state.request.insert(Buffer::zeroed(len as usize));
+        buffer.as_ptr().addr() as u32
+    })
 }
 
 /// Loads the model of the [`Load`](crate::message::Load) message that the host has written, beside

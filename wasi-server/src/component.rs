@@ -8,6 +8,7 @@
 use bytes::Bytes;
 
 use crate::handler::{EVENT_STREAM, JSON_BYTES, Request, Response, allowed, json_bytes};
+use crate::load::HEAP;
 use crate::problem::Problem;
 
 mod bindings {
@@ -31,6 +32,7 @@ struct Edge;
 
 impl Guest for Edge {
     fn handle(request: IncomingRequest, response_out: ResponseOutparam) {
+        HEAP.begin_request();
         if let Err((problem, response_out)) = answer(&request, response_out) {
             let head = Head {
                 method: "",

@@ -28,6 +28,8 @@ pub mod wire;
 mod cell;
 #[cfg(target_arch = "wasm32")]
 mod component;
+#[cfg(any(target_arch = "wasm32", test))]
+mod guest_heap;
 #[cfg(target_arch = "wasm32")]
 mod load;
 #[cfg(target_arch = "wasm32")]

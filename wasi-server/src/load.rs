@@ -8,15 +8,15 @@ use lethe_engine::session::zero_inputs;
 use lethe_engine::tensor::Buffer;
 use lethe_engine::{Numerics, Session, SessionOptions, Value};
 
+use crate::guest_heap::GuestHeap;
 use crate::handler::Model;
 use crate::message::Load;
 use crate::native_kernels;
 use crate::problem::Problem;
-use crate::wipe_on_free::WipeOnFree;
 use crate::wire::{Reader, WireError, Writer};
 
 #[global_allocator]
-static ALLOCATOR: WipeOnFree = WipeOnFree::at_times();
+pub(crate) static HEAP: GuestHeap = GuestHeap::new();
 
 /// Free memory that an image has, so that instances need not grow theirs for a request. It is zero,
 /// hence costs nothing until it is used.
@@ -40,7 +40,7 @@ impl ExternalData for Files {
 /// # Errors
 /// When the model cannot be loaded, or does not run on the inputs that were given to warm it up.
 pub(crate) fn load(message: Bytes) -> Result<Model, Problem> {
-    let _wiping = ALLOCATOR.begin();
+    let _wiping = HEAP.begin_loading();
     let load = Load::decode(message)?;
     if let Some((rows, columns)) = load.options.host_tile {
         native_kernels::install((rows as usize, columns as usize));
@@ -72,6 +72,7 @@ pub(crate) fn load(message: Bytes) -> Result<Model, Problem> {
         drop(model.run(&zeros, None, None));
     }
     model.session().wipe();
+    HEAP.set_aside();
     drop(black_box(Buffer::zeroed(HEADROOM_BYTES)));
     Ok(model)
 }
