@@ -257,6 +257,11 @@ impl Sandbox {
         Ok((answer?, report))
     }
 
+    /// Opens the instance of a call to come. A server does it when an answer is on its way.
+    pub fn open_ahead(&self) {
+        self.cells.open_ahead();
+    }
+
     /// An instance that is kept until it is dropped: for one client whose requests share it, and to
     /// measure what a fresh one costs.
     ///

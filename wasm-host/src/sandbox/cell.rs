@@ -1,7 +1,7 @@
 //! One request in one instance.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use lethe_engine::kernels::env::Env;
@@ -208,6 +208,8 @@ pub(super) struct Cells {
     instance: InstancePre<CellState>,
     exports: Exports,
     limits: Limits,
+    /// Fresh instances that nothing was asked yet.
+    opened: Mutex<Vec<Cell>>,
     running: Mutex<usize>,
     finished: Condvar,
 }
@@ -253,6 +255,7 @@ impl Cells {
             instance,
             exports,
             limits: settings.limits,
+            opened: Mutex::default(),
             running: Mutex::new(0),
             finished: Condvar::new(),
         })
@@ -275,11 +278,12 @@ impl Cells {
     ) -> (Result<Zeroizing<Vec<u8>>, CellError>, CallReport) {
         let _turn = self.turn();
         let start = Instant::now();
-        let mut cell = match self.instantiate() {
+        let opened = self.opened().pop();
+        let mut cell = match opened.map_or_else(|| self.instantiate(), Ok) {
             Ok(cell) => cell,
             Err(error) => return (Err(error), CallReport::default()),
         };
-        cell.store.data_mut().control(control);
+        self.begin(&mut cell, control);
         let answer = self.handle(&mut cell, message);
         inspect(cell.memory());
         let computed = cell.store.data().computed;
@@ -295,7 +299,7 @@ impl Cells {
         (answer, report)
     }
 
-    /// Gives an instance that is kept its time and memory for the next call.
+    /// Gives an instance its time and memory for the next call.
     pub(super) fn begin(&self, cell: &mut Cell, control: &CallControl) {
         let state = cell.store.data_mut();
         state.began = Instant::now();
@@ -317,9 +321,25 @@ impl Cells {
         let answer = self.handle(cell, message);
         stack::wipe();
         if cell.store.data().computed {
-            scratch::wipe(&self.env.threads);
+            scratch::wipe(&self.shared.env.threads);
         }
         answer
+    }
+
+    /// Opens the instance of a request to come, so that this request need not wait for it. One is
+    /// enough for each thread that answers.
+    pub(super) fn open_ahead(&self) {
+        if self.opened().len() < self.limits.instances {
+            // What is missing, the request will say.
+            if let Ok(cell) = self.instantiate() {
+                self.opened().push(cell);
+            }
+        }
+    }
+
+    fn opened(&self) -> MutexGuard<'_, Vec<Cell>> {
+        // Instances are pushed and popped whole.
+        self.opened.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// An instance that takes messages to load models.

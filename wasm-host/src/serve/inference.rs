@@ -15,6 +15,7 @@ use lethe_server::handler::{
 };
 use lethe_server::{Problem, Request, Response as Answer};
 use serde::Deserialize;
+use tokio::sync::oneshot;
 use tokio::time::Instant;
 use zeroize::Zeroizing;
 
@@ -331,10 +332,13 @@ impl Server {
             stop: stop.0.clone(),
         };
         let model = model.clone();
-        let ran = tokio::task::spawn_blocking(move || {
+        let (done, ran) = oneshot::channel();
+        tokio::task::spawn_blocking(move || {
             let ran = work(&model, &control);
             drop(permit);
-            ran
+            // Nobody may be waiting any more.
+            drop(done.send(ran));
+            model.open_ahead();
         });
         ran.await.map_err(|_| not_carried_out())
     }

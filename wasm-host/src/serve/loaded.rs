@@ -188,6 +188,13 @@ impl Loaded {
             .store(TURN.fetch_add(1, Ordering::Relaxed), Ordering::Relaxed);
     }
 
+    /// Gets ready for the next request.
+    pub fn open_ahead(&self) {
+        if let Place::Sandbox(sandbox) = &self.place {
+            sandbox.open_ahead();
+        }
+    }
+
     /// An instance for several requests of one client; `None` where requests have none.
     pub fn keep(&self) -> Option<Result<KeptCell, Problem>> {
         match &self.place {
