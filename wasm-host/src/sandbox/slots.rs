@@ -34,11 +34,13 @@ use super::image::Image;
 /// Bytes of a page of the host.
 pub(crate) const HOST_PAGE: usize = 4096;
 
-/// Images from this size on lose their view of the weights with each reset. It is another slot's
-/// memory again only in name (the pages are the file's), but what counts the resident memory of a
-/// process counts each view; and which pages of a table a request looked up is not for the next one
-/// to find out by how fast they come.
+/// Images from this size on have their view of the weights in a slot dropped now and then. The pages
+/// are the file's and shared by all slots, but what counts the resident memory of a process counts
+/// each view of them.
 const LARGE_BYTES: usize = 32 << 20;
+/// So many resets go by before that; what a request reads of the weights has to be found again by the
+/// next one.
+const RESETS_PER_VIEW: u32 = 32;
 
 /// How slots are reset.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -171,6 +173,8 @@ struct Slot {
     reserved: usize,
     /// Bytes with access rights.
     accessible: usize,
+    /// How often it was reset.
+    resets: u32,
 }
 
 // SAFETY: the pointer is to a mapping that the slot owns alone.
@@ -195,6 +199,7 @@ impl Slot {
             mapped,
             reserved,
             accessible: 0,
+            resets: 0,
         };
         slot.make_accessible(image.memory_bytes())?;
         for piece in image.pieces() {
@@ -273,7 +278,8 @@ impl Slot {
             }
             Ok(())
         })?;
-        if image.memory_bytes() >= LARGE_BYTES {
+        self.resets = self.resets.wrapping_add(1);
+        if image.memory_bytes() >= LARGE_BYTES && self.resets.is_multiple_of(RESETS_PER_VIEW) {
             for run in image.constants() {
                 self.give_back(run.address, run.len_bytes)?;
             }
