@@ -8,8 +8,17 @@ use super::{Graph, Ints, ValueId, ValueType};
 use crate::operator::{InferContext, InputInfo};
 use crate::tensor::Tensor;
 
+/// Constants that shapes follow from (shapes, axes, factors) are smaller than this.
+const SMALL_BYTES: usize = 64 << 10;
+
 /// Infers the types of a graph's values and of its subgraphs' values.
 pub fn infer_types(graph: &mut Graph) {
+    // Weights borrowed from a file may begin at any byte: what is known must not depend on that.
+    for tensor in graph.constants.values_mut() {
+        if tensor.bytes().len() <= SMALL_BYTES {
+            *tensor = tensor.clone().aligned();
+        }
+    }
     let mut ints: Vec<Option<Ints>> = vec![None; graph.values.len()];
     for i in 0..graph.nodes.len() {
         infer_subgraphs(graph, i);
@@ -49,7 +58,6 @@ pub fn infer_types(graph: &mut Graph) {
     }
 }
 
-/// Weights borrowed from a file may begin at any byte; none that shapes follow from are large.
 fn is_aligned(tensor: &Tensor) -> bool {
     tensor
         .bytes()
@@ -81,5 +89,79 @@ fn infer_subgraphs(graph: &mut Graph, index: usize) {
             subgraph.values[id.index()].value_type = value_type.clone();
         }
         infer_types(subgraph);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use prost::Message;
+
+    use crate::graph::Dim;
+    use crate::onnx::proto;
+    use crate::tensor::DataType;
+    use crate::{Session, SessionOptions};
+
+    /// `y = ConstantOfShape([3, 4])`.
+    fn model() -> Vec<u8> {
+        let name = |name: &str| Some(name.to_owned());
+        let shape = proto::Tensor {
+            name: name("shape"),
+            dims: vec![2],
+            data_type: Some(DataType::Int64 as i32),
+            raw_data: Some(
+                [3i64, 4]
+                    .map(i64::to_le_bytes)
+                    .as_flattened()
+                    .to_vec()
+                    .into(),
+            ),
+            ..Default::default()
+        };
+        let y = proto::ValueInfo {
+            name: name("y"),
+            ..Default::default()
+        };
+        let node = proto::Node {
+            op_type: name("ConstantOfShape"),
+            input: vec!["shape".into()],
+            output: vec!["y".into()],
+            ..Default::default()
+        };
+        let graph = proto::Graph {
+            node: vec![node],
+            initializer: vec![shape],
+            output: vec![y],
+            ..Default::default()
+        };
+        let opset = proto::OperatorSetId {
+            version: Some(17),
+            ..Default::default()
+        };
+        let model = proto::Model {
+            ir_version: Some(8),
+            graph: Some(graph),
+            opset_import: vec![opset],
+            ..Default::default()
+        };
+        model.encode_to_vec()
+    }
+
+    #[test]
+    fn what_is_known_does_not_depend_on_where_a_constant_begins() {
+        let model = model();
+        let options = SessionOptions {
+            rewrite: false,
+            ..SessionOptions::default()
+        };
+        for offset in 0..8 {
+            let mut file = vec![0; offset];
+            file.extend_from_slice(&model);
+            let file = Bytes::from(file).slice(offset..);
+            let session = Session::load(file, &options).unwrap();
+            let dims = &session.outputs()[0].value_type.dims;
+            let expected = [3, 4].map(Dim::Known);
+            assert_eq!(dims.as_deref(), Some(&expected[..]), "at byte {offset}");
+        }
     }
 }
