@@ -203,7 +203,7 @@ mod tests {
             assert_eq!(places(&[layout(LARGEST_BYTES + 1, 1)]), [None]);
             let full = places(&[layout(LARGEST_BYTES, 1); 5]);
             assert_eq!(full[3..], [Some(3 * LARGEST_BYTES), None]);
-            heap.is_open.set(false);
+            let _loading = heap.begin_loading();
             assert_eq!(places(&small), [None; 3]);
         }
     }

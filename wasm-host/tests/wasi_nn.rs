@@ -315,12 +315,19 @@ fn a_guests_memory_is_limited() {
         memory_bytes: 32 << 20,
         ..CommandLimits::default()
     };
-    let error = run(&["grow"], Bytes::new(), &limits).unwrap_err();
-    let expected = "the guest needs more memory than the limit of 33554432 bytes";
-    assert_eq!(
-        (error.code(), error.to_string()),
-        ("LETHE-MEMORY-LIMIT", expected.into())
-    );
+    for (mebibytes, fits) in [("8", true), ("40", false)] {
+        let ended = run(&["grow", mebibytes], Bytes::new(), &limits);
+        if fits {
+            assert_eq!(text(&ended.unwrap().output), "it is there\n");
+            continue;
+        }
+        let error = ended.unwrap_err();
+        let expected = "the guest needs more memory than the limit of 33554432 bytes";
+        assert_eq!(
+            (error.code(), error.to_string()),
+            ("LETHE-MEMORY-LIMIT", expected.into()),
+        );
+    }
     // It suffices for what is not greedy.
     let ended = run(&["brought"], picture(4), &limits).unwrap();
     assert!(text(&ended.output).ends_with("digit 4\n"));
@@ -377,7 +384,7 @@ fn nothing_of_a_guests_data_is_left_after_its_run() {
     .unwrap();
     assert_eq!(
         (text(&ended.output), ended.code),
-        ("echo: true\n".into(), 0)
+        ("fourfold: true\n".into(), 0)
     );
     assert_eq!(canary.places_in_process().unwrap(), [""; 0]);
 }

@@ -40,7 +40,7 @@ pub(crate) const HOST_PAGE: usize = 4096;
 const LARGE_BYTES: usize = 32 << 20;
 /// So many resets go by before that; what a request reads of the weights has to be found again by the
 /// next one.
-const RESETS_PER_VIEW: u32 = 32;
+const RESETS_PER_VIEW: u32 = 8;
 
 /// How slots are reset.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -68,6 +68,27 @@ pub(crate) fn echo() -> Vec<u8> {
     })
 }
 
+/// `a` twice, one after the other.
+fn twice(a: &str, both: &str) -> proto::Node {
+    let mut node = node("Concat", &[a, a], &[both]);
+    node.attribute = vec![proto::Attribute {
+        i: Some(0),
+        ..attribute("axis", proto::AttributeType::Int)
+    }];
+    node
+}
+
+/// `x` four times, for bytes; twice on the way, which is a value of the run's own.
+pub(crate) fn fourfold() -> Vec<u8> {
+    model(proto::Graph {
+        name: Some("fourfold".into()),
+        node: vec![twice("x", "both"), twice("both", "y")],
+        input: vec![value("x", DataType::Uint8, &["n"])],
+        output: vec![value("y", DataType::Uint8, &["m"])],
+        ..Default::default()
+    })
+}
+
 /// `y = x · x`, for square matrices.
 pub(crate) fn square() -> Vec<u8> {
     model(proto::Graph {
@@ -164,12 +185,7 @@ pub(crate) fn looping(when: Endless) -> Vec<u8> {
 
 /// Takes twice the memory each turn.
 pub(crate) fn growing() -> Vec<u8> {
-    let mut step = node("Concat", &["v", "v"], &["w"]);
-    step.attribute = vec![proto::Attribute {
-        i: Some(0),
-        ..attribute("axis", proto::AttributeType::Int)
-    }];
-    endless(Endless::WithMore, step, "k")
+    endless(Endless::WithMore, twice("v", "w"), "k")
 }
 
 /// A request to a model whose input is `x`, a list of numbers.

@@ -72,7 +72,7 @@ fn the_guests_exit_code_is_passed_on_and_trouble_is_one_line_and_code_2() {
         (
             "greed",
             &["--memory-limit=16"],
-            &["grow"],
+            &["grow", "40"],
             "LETHE-MEMORY-LIMIT",
         ),
         ("too many tensors", &[], &["tensors", "1"], "LETHE-NN-LIMIT"),

@@ -68,7 +68,7 @@ pub(crate) fn command() -> &'static Command {
 /// Most bytes of a model's run in these tests.
 const RUN_BYTES: u64 = 64 << 20;
 
-/// The models `digits` and `echo`, in this process.
+/// The models `digits` and `fourfold`, in this process.
 pub(crate) fn models() -> &'static Arc<Models> {
     static MODELS: LazyLock<Arc<Models>> = LazyLock::new(|| {
         #[derive(Debug, clap::Parser)]
@@ -77,8 +77,8 @@ pub(crate) fn models() -> &'static Arc<Models> {
             settings: RunSettings,
         }
         let Arguments { settings } = clap::Parser::parse_from(["lethe", "--threads", "1"]);
-        let echo = file("echo.onnx", &crate::small::echo());
-        let files = vec![("digits".into(), digits()), ("echo".into(), echo)];
+        let fourfold = file("fourfold.onnx", &crate::small::fourfold());
+        let files = vec![("digits".into(), digits()), ("fourfold".into(), fourfold)];
         Arc::new(Models::new(files, None, &settings, RUN_BYTES).unwrap())
     });
     &MODELS
