@@ -25,6 +25,9 @@ use crate::error::NodeName;
 use crate::operator::Operator;
 use crate::tensor::{DataType, Tensor, ValueKind};
 
+/// Constants that shapes follow from (shapes, axes, factors) are no larger.
+const SMALL_BYTES: usize = 64 << 10;
+
 /// Index of a value in [`Graph::values`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ValueId(pub u32);
@@ -142,10 +145,19 @@ impl Graph {
 
     /// Adds a constant.
     pub fn add_constant(&mut self, name: impl Into<Arc<str>>, tensor: Tensor) -> ValueId {
-        let dims = tensor.shape().iter().map(|&d| Dim::Known(d)).collect();
-        let id = self.add_value(name, ValueType::tensor(tensor.data_type(), Some(dims)));
-        self.constants.insert(id, tensor);
+        let id = self.add_value(name, ValueType::UNKNOWN);
+        self.make_constant(id, tensor);
         id
+    }
+
+    /// Makes a value a constant.
+    fn make_constant(&mut self, id: ValueId, tensor: Tensor) {
+        let dims = tensor.shape().iter().map(|&d| Dim::Known(d)).collect();
+        self.values[id.index()].value_type = ValueType::tensor(tensor.data_type(), Some(dims));
+        // Weights borrowed from a file may begin at any byte: what is known must not depend on that.
+        let is_small = tensor.bytes().len() <= SMALL_BYTES;
+        let tensor = if is_small { tensor.aligned() } else { tensor };
+        self.constants.insert(id, tensor);
     }
 
     /// The constant that a value is, if it is one.

@@ -20,7 +20,7 @@ use std::alloc::{GlobalAlloc, Layout};
 use std::cell::Cell;
 use std::ptr;
 
-use crate::wipe_on_free::{WipeOnFree, Wiping};
+use crate::wipe_on_free::{WipeOnFree, Wiping, move_to_new};
 
 /// Bytes of the desk.
 const DESK_BYTES: usize = 64 << 10;
@@ -136,7 +136,11 @@ unsafe impl GlobalAlloc for GuestHeap {
 
     unsafe fn dealloc(&self, piece: *mut u8, layout: Layout) {
         match self.place(piece) {
-            Some(place) => self.put_back(place, layout.size()),
+            Some(place) => {
+                // SAFETY: the caller gives up so many bytes.
+                unsafe { self.below.wipe(piece, layout.size()) };
+                self.put_back(place, layout.size());
+            }
             // SAFETY: the caller keeps the contract of `dealloc`; the piece is not the desk's.
             None => unsafe { self.below.dealloc(piece, layout) },
         }
@@ -147,22 +151,13 @@ unsafe impl GlobalAlloc for GuestHeap {
             // SAFETY: the caller keeps the contract of `realloc`; the piece is not the desk's.
             return unsafe { self.below.realloc(piece, layout, new_size) };
         };
-        let is_last = place + layout.size() == self.next.get();
-        if is_last && new_size <= LARGEST_BYTES && place + new_size <= DESK_BYTES {
+        let stays = !self.below.is_wiping() && place + layout.size() == self.next.get();
+        if stays && new_size <= LARGEST_BYTES && place + new_size <= DESK_BYTES {
             self.next.set(place + new_size);
             return piece;
         }
-        // SAFETY: the caller keeps the contract of `realloc`: `piece` has `layout`, and `new_size` is
-        // not zero and a size that a layout of this alignment can have. The new memory is another
-        // piece than the old one, and both have room for the smaller of the two sizes.
-        unsafe {
-            let moved = self.alloc(Layout::from_size_align_unchecked(new_size, layout.align()));
-            if !moved.is_null() {
-                moved.copy_from_nonoverlapping(piece, layout.size().min(new_size));
-                self.dealloc(piece, layout);
-            }
-            moved
-        }
+        // SAFETY: the caller keeps the contract of `realloc`.
+        unsafe { move_to_new(self, piece, layout, new_size) }
     }
 }
 
@@ -229,6 +224,23 @@ mod tests {
             heap.dealloc(piece, layout(100, 4));
             heap.dealloc(behind, layout(1, 1));
             assert_eq!((heap.next.get(), heap.pieces.get()), (0, 0));
+        }
+    }
+
+    #[test]
+    fn the_desk_is_wiped_while_a_model_is_loaded() {
+        let heap = heap();
+        // SAFETY: no layout is empty, and each piece is given back with the layout it has; the desk
+        // stays when its pieces are given back.
+        unsafe {
+            let pieces = [heap.alloc(layout(100, 1)), heap.alloc(layout(100, 1))];
+            pieces.iter().for_each(|piece| piece.write_bytes(7, 100));
+            let _loading = heap.begin_loading();
+            heap.dealloc(pieces[0], layout(100, 1));
+            let moved = heap.realloc(pieces[1], layout(100, 1), 50);
+            assert!((0..50).all(|i| *moved.add(i) == 7));
+            assert!((0..200).all(|i| *heap.desk.get().add(i) == 0));
+            heap.dealloc(moved, layout(50, 1));
         }
     }
 

@@ -45,8 +45,22 @@ impl WipeOnFree {
         Wiping(self)
     }
 
-    fn is_wiping(&self) -> bool {
+    /// Whether what is freed is overwritten.
+    pub fn is_wiping(&self) -> bool {
         self.is_wiping.load(Ordering::Relaxed)
+    }
+
+    /// Overwrites memory that is given up, if that is to be done now.
+    ///
+    /// # Safety
+    /// Nobody but the caller has these `len` bytes.
+    pub(crate) unsafe fn wipe(&self, piece: *mut u8, len: usize) {
+        if self.is_wiping() {
+            // SAFETY: the caller has so many bytes.
+            unsafe { piece.write_bytes(0, len) };
+            // The zeros count as read, so that they are written although the memory goes.
+            black_box(piece);
+        }
     }
 }
 
@@ -72,11 +86,7 @@ unsafe impl GlobalAlloc for WipeOnFree {
     unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
         // SAFETY: the caller gives up `layout.size()` bytes at `ptr`, which came from `alloc`.
         unsafe {
-            if self.is_wiping() {
-                ptr.write_bytes(0, layout.size());
-                // The zeros count as read, so that they are written although the memory goes.
-                black_box(ptr);
-            }
+            self.wipe(ptr, layout.size());
             System.dealloc(ptr, layout);
         }
     }
@@ -86,17 +96,31 @@ unsafe impl GlobalAlloc for WipeOnFree {
             // SAFETY: the caller keeps the contract of `realloc`.
             return unsafe { System.realloc(ptr, layout, new_size) };
         }
-        // SAFETY: the caller keeps the contract of `realloc`: `ptr` has `layout`, and `new_size` is
-        // not zero and a size that a layout of this alignment can have. The new memory is another
-        // piece than the old one, and both have room for the smaller of the two sizes.
-        unsafe {
-            let moved = self.alloc(Layout::from_size_align_unchecked(new_size, layout.align()));
-            if !moved.is_null() {
-                ptr.copy_to_nonoverlapping(moved, layout.size().min(new_size));
-                self.dealloc(ptr, layout);
-            }
-            moved
+        // SAFETY: the caller keeps the contract of `realloc`.
+        unsafe { move_to_new(self, ptr, layout, new_size) }
+    }
+}
+
+/// `realloc` of an allocator that never grows a piece where it is.
+///
+/// # Safety
+/// That of [`GlobalAlloc::realloc`].
+pub(crate) unsafe fn move_to_new(
+    allocator: &impl GlobalAlloc,
+    piece: *mut u8,
+    layout: Layout,
+    new_size: usize,
+) -> *mut u8 {
+    // SAFETY: the caller keeps the contract of `realloc`: `piece` has `layout`, and `new_size` is not
+    // zero and a size that a layout of this alignment can have. The new memory is another piece than
+    // the old one, and both have room for the smaller of the two sizes.
+    unsafe {
+        let moved = allocator.alloc(Layout::from_size_align_unchecked(new_size, layout.align()));
+        if !moved.is_null() {
+            moved.copy_from_nonoverlapping(piece, layout.size().min(new_size));
+            allocator.dealloc(piece, layout);
         }
+        moved
     }
 }
 

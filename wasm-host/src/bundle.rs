@@ -113,8 +113,8 @@ pub struct BundleOptions {
 impl BundleOptions {
     fn guest(&self) -> GuestBuild {
         match self.relaxed_simd {
-            true => GuestBuild::RelaxedSimd,
-            false => GuestBuild::Simd128,
+            true => GuestBuild::RELAXED_SIMD,
+            false => GuestBuild::SIMD128,
         }
     }
 }

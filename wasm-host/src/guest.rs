@@ -50,42 +50,46 @@ static RELAXED_MOVED: LazyLock<Guest> = LazyLock::new(|| RELAXED.moved());
 
 /// Which build of the guest runs.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum GuestBuild {
-    /// With the 128-bit vectors that every engine has.
-    #[default]
-    Simd128,
-    /// With relaxed SIMD, which not every host of components lets in.
-    RelaxedSimd,
-    /// The first one with its table moved: a bundle loads its models in it too, to learn what of a
-    /// memory is a function.
-    Simd128Moved,
-    /// The second one with its table moved.
-    RelaxedSimdMoved,
+pub struct GuestBuild {
+    is_relaxed: bool,
+    is_table_moved: bool,
 }
 
 impl GuestBuild {
+    /// With the 128-bit vectors that every engine has.
+    pub const SIMD128: Self = Self {
+        is_relaxed: false,
+        is_table_moved: false,
+    };
+    /// With relaxed SIMD, which not every host of components lets in.
+    pub const RELAXED_SIMD: Self = Self {
+        is_relaxed: true,
+        is_table_moved: false,
+    };
+
     /// Whether this program has it.
     pub fn is_there(self) -> bool {
-        matches!(self, Self::Simd128 | Self::Simd128Moved) || cfg!(feature = "relaxed-guest")
+        !self.is_relaxed || cfg!(feature = "relaxed-guest")
     }
 
-    /// The same with its table moved.
+    /// The same with its table moved: a bundle loads its models in it too, to learn what of a memory
+    /// is a function.
     pub(crate) fn moved(self) -> Self {
-        match self {
-            Self::Simd128 | Self::Simd128Moved => Self::Simd128Moved,
-            Self::RelaxedSimd | Self::RelaxedSimdMoved => Self::RelaxedSimdMoved,
+        Self {
+            is_table_moved: true,
+            ..self
         }
     }
 
     /// The guest; the plain one where the other is not there, which who asks for it has to check.
     pub(crate) fn guest(self) -> &'static Guest {
-        match self {
+        match (self.is_relaxed, self.is_table_moved) {
             #[cfg(feature = "relaxed-guest")]
-            Self::RelaxedSimd => &RELAXED,
+            (true, false) => &RELAXED,
             #[cfg(feature = "relaxed-guest")]
-            Self::RelaxedSimdMoved => &RELAXED_MOVED,
-            Self::Simd128Moved => &GUEST_MOVED,
-            _ => &GUEST,
+            (true, true) => &RELAXED_MOVED,
+            (_, true) => &GUEST_MOVED,
+            (_, false) => &GUEST,
         }
     }
 }

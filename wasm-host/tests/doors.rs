@@ -21,7 +21,7 @@ use lethe_engine::onnx::external_data::NoExternalData;
 use lethe_engine::onnx::{proto, values};
 use prost::Message;
 use serde_json::{Value, json};
-use server::{Server, bundle, bundle_with_cache, free_port, root, wasmtime_serve};
+use server::{Server, bundle, bundle_with, free_port, root, wasmtime_serve};
 
 fn digits() -> PathBuf {
     root().join("models/digits")
@@ -152,7 +152,7 @@ fn every_door_gives_the_same_answer() {
 fn a_bundle_is_the_same_byte_for_byte() {
     let model = digits().join("model.onnx");
     let cache = Path::new(env!("CARGO_TARGET_TMPDIR")).join("bundle-cache");
-    let bundle = |name| bundle_with_cache(&cache, &model, name);
+    let bundle = |name| bundle_with(&["--numerics", "reproducible"], &[&model], name, &cache);
     let [first, second] = ["first.wasm", "second.wasm"].map(bundle);
     // The second image is made anew.
     std::fs::remove_dir_all(&cache).unwrap();

@@ -137,10 +137,7 @@ impl Scope<'_> {
 
     fn define_constant(&mut self, name: &str, tensor: Tensor) -> Result<(), Error> {
         let id = self.define(name, ValueType::UNKNOWN)?;
-        let dims = tensor.shape().iter().map(|&d| Dim::Known(d)).collect();
-        self.graph.values[id.index()].value_type =
-            ValueType::tensor(tensor.data_type(), Some(dims));
-        self.graph.constants.insert(id, tensor);
+        self.graph.make_constant(id, tensor);
         Ok(())
     }
 }

@@ -8,17 +8,8 @@ use super::{Graph, Ints, ValueId, ValueType};
 use crate::operator::{InferContext, InputInfo};
 use crate::tensor::Tensor;
 
-/// Constants that shapes follow from (shapes, axes, factors) are smaller than this.
-const SMALL_BYTES: usize = 64 << 10;
-
 /// Infers the types of a graph's values and of its subgraphs' values.
 pub fn infer_types(graph: &mut Graph) {
-    // Weights borrowed from a file may begin at any byte: what is known must not depend on that.
-    for tensor in graph.constants.values_mut() {
-        if tensor.bytes().len() <= SMALL_BYTES {
-            *tensor = tensor.clone().aligned();
-        }
-    }
     let mut ints: Vec<Option<Ints>> = vec![None; graph.values.len()];
     for i in 0..graph.nodes.len() {
         infer_subgraphs(graph, i);

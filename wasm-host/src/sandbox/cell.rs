@@ -125,7 +125,7 @@ pub(super) struct Shared {
 pub(super) struct CellState {
     /// What all instances of an image share.
     pub(super) shared: Arc<Shared>,
-    /// Whether they did.
+    /// Whether native kernels computed in this call.
     pub(super) computed: bool,
     memory_limit_bytes: usize,
     memory_denied: bool,
@@ -140,9 +140,7 @@ impl CellState {
     fn may_go_on(&self) -> bool {
         !self.stop.load(Ordering::Relaxed) && Instant::now() < self.deadline
     }
-}
 
-impl CellState {
     /// Takes the limits of one call, where they are narrower than the sandbox's.
     fn control(&mut self, control: &CallControl) {
         let memory = control.memory_bytes.unwrap_or(usize::MAX);
@@ -283,15 +281,9 @@ impl Cells {
             Ok(cell) => cell,
             Err(error) => return (Err(error), CallReport::default()),
         };
-        self.begin(&mut cell, control);
-        let answer = self.handle(&mut cell, message);
+        let answer = self.answer(&mut cell, message, control);
         inspect(cell.memory());
-        let computed = cell.store.data().computed;
         drop(cell);
-        stack::wipe();
-        if computed {
-            scratch::wipe(&self.shared.env.threads);
-        }
         let report = CallReport {
             wiped: last_wipe(),
             elapsed: start.elapsed(),
@@ -309,7 +301,7 @@ impl Cells {
         state.control(control);
     }
 
-    /// Answers a message in an instance that is kept, and wipes what is left of it elsewhere.
+    /// Answers a message in an instance that is kept.
     pub(super) fn call_again(
         &self,
         cell: &mut Cell,
@@ -317,6 +309,16 @@ impl Cells {
         control: &CallControl,
     ) -> Result<Zeroizing<Vec<u8>>, CellError> {
         let _turn = self.turn();
+        self.answer(cell, message, control)
+    }
+
+    /// Answers a message and wipes what is left of it outside of the instance.
+    fn answer(
+        &self,
+        cell: &mut Cell,
+        message: &[u8],
+        control: &CallControl,
+    ) -> Result<Zeroizing<Vec<u8>>, CellError> {
         self.begin(cell, control);
         let answer = self.handle(cell, message);
         stack::wipe();
@@ -342,12 +344,14 @@ impl Cells {
         self.opened.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// An instance that takes messages to load models.
+    /// An instance that takes messages to load models, all within the time of one call.
     pub(super) fn loader(&self) -> Result<Cell, CellError> {
-        self.instantiate_for(&self.exports.load)
+        let mut loader = self.instantiate_for(&self.exports.load)?;
+        self.begin(&mut loader, &CallControl::default());
+        Ok(loader)
     }
 
-    /// A fresh instance.
+    /// A fresh instance. Its time begins with its first call.
     pub(super) fn instantiate(&self) -> Result<Cell, CellError> {
         self.instantiate_for(&self.exports.handle)
     }
@@ -359,14 +363,14 @@ impl Cells {
         let missing = |name: &str| CellError::Host {
             reason: format!("no export {name}"),
         };
-        let began = Instant::now();
+        let now = Instant::now();
         let state = CellState {
             shared: self.shared.clone(),
             computed: false,
             memory_limit_bytes: self.limits.memory_bytes,
             memory_denied: false,
-            began,
-            deadline: began + self.limits.deadline,
+            began: now,
+            deadline: now,
             stop: Arc::default(),
         };
         let mut store = Store::new(&self.engine, state);

@@ -366,3 +366,56 @@ impl Drop for SlotMemory {
         slots.free().push(slot);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    /// Bytes of a slot's first `len` that count as resident memory of this process.
+    fn resident_bytes(slot: &Slot, len: usize) -> usize {
+        let mappings = fs::read_to_string("/proc/self/smaps").unwrap();
+        let (mut start, mut resident) = (0, 0);
+        for line in mappings.lines() {
+            if let Some((first, _)) = line.split_once('-')
+                && let Ok(first) = usize::from_str_radix(first, 16)
+            {
+                start = first;
+            } else if let Some(size) = line.strip_prefix("Rss:") {
+                let kilobytes = size.trim().strip_suffix(" kB").unwrap();
+                let is_in_slot = (slot.base.addr()..slot.base.addr() + len).contains(&start);
+                resident += kilobytes.parse::<usize>().unwrap() * 1024 * usize::from(is_in_slot);
+            }
+        }
+        resident
+    }
+
+    #[test]
+    fn weights_stay_what_they_are_when_their_view_is_dropped() {
+        // Behind the weights, in a piece of its own, a page that is too small to be constant.
+        let mut memory = vec![7u8; LARGE_BYTES + (1 << 20)];
+        let weights = LARGE_BYTES;
+        memory[weights..].fill(0);
+        memory[weights + (1 << 19)] = 1;
+        let image = Image::in_memory(&memory, &[]).unwrap();
+        for dirty in [DirtyPages::of_process(), None] {
+            let mut slot = Slot::map(&image, 1 << 30, 1 << 20).unwrap();
+            for reset in 1..=2 * RESETS_PER_VIEW + 1 {
+                // SAFETY: all of the image is accessible, and nobody else has the slot.
+                let bytes = unsafe { std::slice::from_raw_parts_mut(slot.base, memory.len()) };
+                for at in [0, weights / 2 + 1, weights - 1, weights, memory.len() - 1] {
+                    bytes[at] = 0xee;
+                }
+                slot.reset(&image, dirty, 3 * HOST_PAGE).unwrap();
+                let resident = resident_bytes(&slot, weights);
+                if reset.is_multiple_of(RESETS_PER_VIEW) {
+                    assert_eq!(resident, 0, "after {reset} resets");
+                }
+                // SAFETY: as above; the slice before is not used any more.
+                let bytes = unsafe { std::slice::from_raw_parts(slot.base, memory.len()) };
+                assert!(bytes == memory, "after {reset} resets");
+            }
+        }
+    }
+}

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::server::{Server, bundle, lethe, root, wasmtime, wasmtime_serve};
+use crate::server::{Server, bundle, bundle_with, cache, lethe, root, wasmtime, wasmtime_serve};
 use crate::{check, digits, digits_request, tensor};
 
 /// An answer's head in lower case, and its body.
@@ -219,22 +219,17 @@ fn inspect_reads_what_a_bundle_says_of_itself() {
     }
 }
 
-#[test]
-fn a_bundle_of_several_models_answers_for_each() {
-    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("edge-several.wasm");
+/// A bundle of the digits and the vibration model with this set of operators.
+fn bundle_of_two(operators: &str, name: &str) -> PathBuf {
     let models =
         [digits(), root().join("models/vibration")].map(|folder| folder.join("model.onnx"));
-    let done = lethe()
-        .args(["bundle", "-o"])
-        .arg(&path)
-        .args(models)
-        .output()
-        .unwrap();
-    assert!(
-        done.status.success(),
-        "{}",
-        String::from_utf8_lossy(&done.stderr)
-    );
+    let models = models.each_ref().map(PathBuf::as_path);
+    bundle_with(&["--operators", operators], &models, name, &cache())
+}
+
+#[test]
+fn a_bundle_of_several_models_answers_for_each() {
+    let path = bundle_of_two("model", "edge-several.wasm");
     let Some(server) = wasmtime_serve(&path) else {
         return;
     };
@@ -249,29 +244,10 @@ fn a_bundle_of_several_models_answers_for_each() {
     check("one of several", &server.infer(&digits_request()));
 }
 
-/// `lethe bundle` of the digits and the vibration model with this set of operators.
-fn bundle_of_two(operators: &str) -> PathBuf {
-    let name = format!("edge-operators-{operators}.wasm");
-    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
-    let models =
-        [digits(), root().join("models/vibration")].map(|folder| folder.join("model.onnx"));
-    let done = lethe()
-        .args(["bundle", "--operators", operators, "-o"])
-        .arg(&path)
-        .args(models)
-        .output()
-        .unwrap();
-    assert!(
-        done.status.success(),
-        "{}",
-        String::from_utf8_lossy(&done.stderr)
-    );
-    path
-}
-
 #[test]
 fn a_bundle_has_its_models_operators_and_no_others() {
-    let bundles = ["model", "all"].map(bundle_of_two);
+    let bundle = |set| bundle_of_two(set, &format!("edge-operators-{set}.wasm"));
+    let bundles = ["model", "all"].map(bundle);
     let [model, all] = bundles.each_ref().map(|path| std::fs::read(path).unwrap());
     // Most of the guest is operators that neither model has.
     assert!(

@@ -111,16 +111,25 @@ fn unchunk(mut body: &str) -> String {
 
 /// `lethe bundle` of a model, with reproducible numerics, as a file of this name.
 pub(crate) fn bundle(model: &Path, name: &str) -> PathBuf {
-    bundle_with_cache(&cache(), model, name)
+    bundle_with(&["--numerics", "reproducible"], &[model], name, &cache())
 }
 
-/// The same with a folder of its own for images.
-pub(crate) fn bundle_with_cache(cache: &Path, model: &Path, name: &str) -> PathBuf {
+/// `lethe bundle` of these models with these arguments, as a file of this name, with a folder for
+/// images.
+pub(crate) fn bundle_with(
+    arguments: &[&str],
+    models: &[&Path],
+    name: &str,
+    cache: &Path,
+) -> PathBuf {
     let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
     let done = lethe()
         .env("LETHE_CACHE_DIR", cache)
-        .args(["bundle", "--numerics", "reproducible", "-o"])
-        .args([&path, model])
+        .arg("bundle")
+        .args(arguments)
+        .arg("-o")
+        .arg(&path)
+        .args(models)
         .output()
         .unwrap();
     assert!(
