@@ -375,3 +375,33 @@ fn the_digits_model_agrees_on_every_device() {
         assert_close(&format!("digits on {device:?}"), &run(device), &expected);
     }
 }
+
+#[cfg(feature = "webgpu")]
+#[test]
+fn tensors_on_a_gpu_keep_within_its_limit() {
+    let Some(DeviceChoice::WebGpu(gpu)) = gpu() else {
+        return;
+    };
+    let rows = Tensor::from_slice(&[256, 256], &[0.5f32; 256 * 256]).unwrap();
+    let model = ModelWriter::new(13)
+        .input("x", DataType::Float32, &["256", "256"])
+        .constant("w", &rows)
+        .node("MatMul", &["x", "w"], &["y"], vec![])
+        .output("y");
+    let answer = || {
+        let options = SessionOptions {
+            device: DeviceChoice::WebGpu(gpu.clone()),
+            ..SessionOptions::default()
+        };
+        let session = Session::load(model.to_bytes(), &options)?;
+        session.run(&[("x", Value::Tensor(rows.clone()))])
+    };
+    // Three tensors of 256 KiB. What a session held is given back when it goes.
+    gpu.limit_memory(1 << 20);
+    for _ in 0..5 {
+        answer().unwrap();
+    }
+    gpu.limit_memory(600 << 10);
+    let error = answer().unwrap_err().to_string();
+    assert!(error.contains("limit of 614400 bytes"), "{error}");
+}

@@ -20,7 +20,7 @@ use std::cell::RefCell;
 use bytes::Bytes;
 use lethe_engine::tensor::Buffer;
 
-use crate::handler::{Handler, Request};
+use crate::handler::Handler;
 use crate::load::HEAP;
 use crate::message::{Answer, Call};
 use crate::problem::Problem;
@@ -84,30 +84,7 @@ extern "C" fn lethe_load() -> u64 {
 extern "C" fn lethe_handle() -> u64 {
     let answer = take_request().and_then(|message| {
         let call = Call::decode(message)?;
-        with_handler(|handler| match call {
-            Call::Http {
-                method,
-                path,
-                content_type,
-                accept,
-                json_bytes,
-                body,
-            } => {
-                let request = Request {
-                    method: &method,
-                    path: &path,
-                    content_type: content_type.as_deref(),
-                    accept: accept.as_deref(),
-                    json_bytes,
-                    body: &body,
-                };
-                Ok(Answer::Http(handler.handle_shared(&request, &body)))
-            }
-            Call::Infer(inputs) => {
-                let model = handler.models().first().ok_or_else(no_model)?;
-                Ok(Answer::Outputs(model.run(&inputs, None, None)?))
-            }
-        })
+        with_handler(|handler| handler.answer_call(&call, None))
     });
     leave(answer)
 }
@@ -116,11 +93,7 @@ extern "C" fn lethe_handle() -> u64 {
 pub(crate) fn with_handler<T>(
     f: impl FnOnce(&Handler) -> Result<T, Problem>,
 ) -> Result<T, Problem> {
-    STATE.with_borrow(|state| f(state.handler.as_ref().ok_or_else(no_model)?))
-}
-
-fn no_model() -> Problem {
-    Problem::new(500, "LETHE-IMAGE", "the image holds no model")
+    STATE.with_borrow(|state| f(state.handler.as_ref().ok_or_else(Problem::no_model)?))
 }
 
 fn take_request() -> Result<Bytes, Problem> {

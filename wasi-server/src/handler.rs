@@ -23,11 +23,13 @@ use std::sync::atomic::AtomicBool;
 use bytes::Bytes;
 use lethe_engine::{Session, Value};
 
+use crate::message::HttpCall;
 use crate::octets::Octets;
 use crate::problem::Problem;
 
 pub use events::Events;
 pub use http::{EVENT_STREAM, JSON_BYTES, OCTET_STREAM, Request, Response, check_body, json_bytes};
+pub(crate) use infer::Prepared;
 pub use metadata::{
     MODEL_VERSION, ModelInfo, PLATFORM, TensorInfo, check_version, health, list, live,
     model_metadata, model_ready, ready, server_metadata,
@@ -143,13 +145,37 @@ impl Handler {
 
     /// As [`Handler::handle`], for a request whose body is `body`: tensors among its bytes are used
     /// where they lie.
-    pub fn handle_shared(&self, request: &Request<'_>, body: &Bytes) -> Response {
+    pub fn handle_shared(
+        &self,
+        request: &Request<'_>,
+        body: &Bytes,
+        cancel: Option<&AtomicBool>,
+    ) -> Response {
         let request = Request { body, ..*request };
         self.answer(&Exchange {
             request: &request,
             body: Some(body),
-            cancel: None,
+            cancel,
         })
+    }
+
+    /// What a request asks to be run, where it asks for one run and takes the answer in one piece.
+    pub(crate) fn prepare(&self, http: &HttpCall) -> Option<Result<Prepared<'_>, Problem>> {
+        let request = http.request();
+        let exchange = Exchange {
+            request: &request,
+            body: Some(&http.body),
+            cancel: None,
+        };
+        match route(request.method, request.path) {
+            _ if request.accepts(EVENT_STREAM) => None,
+            Ok(Route::Infer) => Some(self.infer(&exchange)),
+            Ok(Route::ModelInfer { name, version }) => {
+                let model = self.model(&name, version.as_deref());
+                Some(model.and_then(|model| self.infer_by(model, &exchange)))
+            }
+            _ => None,
+        }
     }
 
     /// The answer as events, each made when it is asked for; `None` where the request does not take
@@ -182,10 +208,11 @@ impl Handler {
 
     fn answer_route(&self, route: Route<'_>, exchange: &Exchange<'_>) -> Result<Response, Problem> {
         Ok(match route {
-            Route::Infer => self.infer(exchange)?,
+            Route::Infer => self.infer(exchange)?.answer(exchange.cancel)?,
             Route::Batch => self.batch(exchange)?,
             Route::ModelInfer { name, version } => {
-                self.infer_by(self.model(&name, version.as_deref())?, exchange)?
+                let model = self.model(&name, version.as_deref())?;
+                self.infer_by(model, exchange)?.answer(exchange.cancel)?
             }
             Route::Health => health(),
             Route::Models => list(self.models.iter().map(Model::info)),

@@ -21,6 +21,7 @@ pub mod json;
 pub mod message;
 pub mod octets;
 pub mod problem;
+mod together;
 pub mod wipe_on_free;
 pub mod wire;
 

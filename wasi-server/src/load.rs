@@ -13,6 +13,7 @@ use crate::handler::Model;
 use crate::message::Load;
 use crate::native_kernels;
 use crate::problem::Problem;
+use crate::together;
 use crate::wire::{Reader, WireError, Writer};
 
 #[global_allocator]
@@ -40,6 +41,8 @@ impl ExternalData for Files {
 /// # Errors
 /// When the model cannot be loaded, or does not run on the inputs that were given to warm it up.
 pub(crate) fn load(message: Bytes) -> Result<Model, Problem> {
+    // Before all else: next to the program's own data, whose pages a request writes too.
+    HEAP.set_aside();
     let _wiping = HEAP.begin_loading();
     let load = Load::decode(message)?;
     if let Some((rows, columns)) = load.options.host_tile {
@@ -65,14 +68,16 @@ pub(crate) fn load(message: Bytes) -> Result<Model, Problem> {
     let session = Session::from_model(&model, &options)?;
     drop(model);
     let model = Model::new(name, session);
+    let most = load.options.most_together as usize;
     if !warm_up.is_empty() {
+        together::warm_up(&model, &warm_up, most);
         model.run(&warm_up, None, None)?;
     } else if let Some(zeros) = zero_inputs(model.session().inputs(), &|_, _, _| None) {
+        together::warm_up(&model, &zeros, most);
         // Not every model takes sizes of 1 and zeros; one that does not is warm later.
         drop(model.run(&zeros, None, None));
     }
     model.session().wipe();
-    HEAP.set_aside();
     drop(black_box(Buffer::zeroed(HEADROOM_BYTES)));
     Ok(model)
 }

@@ -33,28 +33,51 @@ pub struct LoadOptions {
     /// Hand the hot kernels to the host, which reads operands packed in tiles of so many rows and
     /// columns.
     pub host_tile: Option<(u32, u32)>,
+    /// Requests that may come in one [`Call::Together`]: what one run for all of them needs is made
+    /// ready. Less than 2 for none.
+    pub most_together: u32,
 }
 
 /// A request to a cell.
 #[derive(Debug, Clone)]
 pub enum Call {
     /// An HTTP request for the handler.
-    Http {
-        /// The method, such as `POST`.
-        method: String,
-        /// Path and query.
-        path: String,
-        /// The body's media type.
-        content_type: Option<String>,
-        /// The media types that the client takes.
-        accept: Option<String>,
-        /// Bytes of JSON at the beginning of the body.
-        json_bytes: Option<u64>,
-        /// The body.
-        body: Bytes,
-    },
+    Http(HttpCall),
     /// Inputs by name, for the image's model.
     Infer(Vec<(String, Value)>),
+    /// Several of the others, all of one client.
+    Together(Vec<Call>),
+}
+
+/// A [`Request`] of its own.
+#[derive(Debug, Clone)]
+pub struct HttpCall {
+    /// The method, such as `POST`.
+    pub method: String,
+    /// Path and query.
+    pub path: String,
+    /// The body's media type.
+    pub content_type: Option<String>,
+    /// The media types that the client takes.
+    pub accept: Option<String>,
+    /// Bytes of JSON at the beginning of the body.
+    pub json_bytes: Option<u64>,
+    /// The body.
+    pub body: Bytes,
+}
+
+impl HttpCall {
+    /// The request.
+    pub fn request(&self) -> Request<'_> {
+        Request {
+            method: &self.method,
+            path: &self.path,
+            content_type: self.content_type.as_deref(),
+            accept: self.accept.as_deref(),
+            json_bytes: self.json_bytes,
+            body: &self.body,
+        }
+    }
 }
 
 /// A cell's answer.
@@ -66,6 +89,8 @@ pub enum Answer {
     Http(Response),
     /// To [`Call::Infer`]: outputs by name.
     Outputs(Vec<(String, Value)>),
+    /// To [`Call::Together`]: an answer to each, in order.
+    Together(Vec<Answer>),
     /// Why there is no other answer.
     Problem(Problem),
 }
@@ -80,6 +105,7 @@ impl Load {
         let (rows, columns) = self.options.host_tile.unwrap_or_default();
         writer.u32(rows);
         writer.u32(columns);
+        writer.u32(self.options.most_together);
         writer.named_values(
             self.warm_up
                 .iter()
@@ -109,6 +135,7 @@ impl Load {
             reproducible,
             as_written,
             host_tile,
+            most_together: reader.u32("a number of requests")?,
         };
         let warm_up = reader.named_values()?;
         let count = reader.count(8, "a number of files")?;
@@ -129,51 +156,39 @@ impl Load {
 impl Call {
     /// The message.
     pub fn encode(&self) -> Vec<u8> {
-        match self {
-            Self::Http {
-                method,
-                path,
-                content_type,
-                accept,
-                json_bytes,
-                body,
-            } => Self::encode_http(&Request {
-                method,
-                path,
-                content_type: content_type.as_deref(),
-                accept: accept.as_deref(),
-                json_bytes: *json_bytes,
-                body,
-            }),
-            Self::Infer(inputs) => {
-                let inputs = || inputs.iter().map(|(name, value)| (name.as_str(), value));
-                let room: usize = inputs().map(|(name, value)| room_for(name, value)).sum();
-                let mut writer = Writer::with_capacity(room + 64);
-                writer.u8(1);
-                writer.named_values(inputs());
-                writer.finish()
-            }
-        }
+        let mut writer = Writer::with_capacity(self.room());
+        self.write(&mut writer);
+        writer.finish()
     }
 
     /// The message of a [`Call::Http`], without a copy of the body in between.
     pub fn encode_http(request: &Request<'_>) -> Vec<u8> {
-        let optional = [request.content_type, request.accept];
-        let optional_bytes: usize = optional.iter().flatten().map(|text| text.len()).sum();
-        let head = request.method.len() + request.path.len() + optional_bytes;
-        let mut writer = Writer::with_capacity(head + request.body.len() + 256);
-        writer.u8(0);
-        writer.text(request.method);
-        writer.text(request.path);
-        for text in optional {
-            writer.u8(text.is_some() as u8);
-            if let Some(text) = text {
-                writer.text(text);
-            }
-        }
-        writer.u64(request.json_bytes.map_or(0, |bytes| bytes + 1));
-        writer.blob(request.body);
+        let mut writer = Writer::with_capacity(room_for_http(request));
+        write_http(&mut writer, request);
         writer.finish()
+    }
+
+    /// Bytes that the message takes, at most.
+    fn room(&self) -> usize {
+        match self {
+            Self::Http(http) => room_for_http(&http.request()),
+            Self::Infer(inputs) => {
+                let room = inputs.iter().map(|(name, value)| room_for(name, value));
+                room.sum::<usize>() + 64
+            }
+            Self::Together(calls) => calls.iter().map(|call| call.room() + 128).sum(),
+        }
+    }
+
+    fn write(&self, writer: &mut Writer) {
+        match self {
+            Self::Http(http) => write_http(writer, &http.request()),
+            Self::Infer(inputs) => {
+                writer.u8(1);
+                writer.named_values(inputs.iter().map(|(name, value)| (name.as_str(), value)));
+            }
+            Self::Together(calls) => write_together(writer, calls, Self::write),
+        }
     }
 
     /// Reads the message; body and tensors are slices of it.
@@ -181,17 +196,26 @@ impl Call {
     /// # Errors
     /// When it does not follow the format.
     pub fn decode(bytes: Bytes) -> Result<Self, WireError> {
+        if let Some(calls) = read_together(&bytes)? {
+            let calls = calls.into_iter().map(Self::decode_one);
+            return calls.collect::<Result<_, _>>().map(Self::Together);
+        }
+        Self::decode_one(bytes)
+    }
+
+    fn decode_one(bytes: Bytes) -> Result<Self, WireError> {
         let mut reader = Reader::new(bytes);
         let call = match reader.u8("a kind of call")? {
-            0 => Self::Http {
+            0 => Self::Http(HttpCall {
                 method: reader.text("a method")?,
                 path: reader.text("a path")?,
                 content_type: optional_text(&mut reader)?,
                 accept: optional_text(&mut reader)?,
                 json_bytes: reader.u64("a length")?.checked_sub(1),
                 body: reader.blob("a body")?,
-            },
-            _ => Self::Infer(reader.named_values()?),
+            }),
+            1 => Self::Infer(reader.named_values()?),
+            _ => return Err(reader.error("a call of one request", "another kind")),
         };
         reader.end()?;
         Ok(call)
@@ -202,6 +226,11 @@ impl Answer {
     /// The message.
     pub fn encode(&self) -> Vec<u8> {
         let mut writer = Writer::new();
+        self.write(&mut writer);
+        writer.finish()
+    }
+
+    fn write(&self, writer: &mut Writer) {
         match self {
             Self::Loaded(info) => {
                 writer.u8(0);
@@ -224,8 +253,8 @@ impl Answer {
                 writer.text(&problem.code);
                 writer.text(&problem.detail);
             }
+            Self::Together(answers) => write_together(writer, answers, Self::write),
         }
-        writer.finish()
     }
 
     /// Reads the message. The host trusts a cell's answer as little as the cell trusts a request.
@@ -233,6 +262,14 @@ impl Answer {
     /// # Errors
     /// When it does not follow the format.
     pub fn decode(bytes: Bytes) -> Result<Self, WireError> {
+        if let Some(answers) = read_together(&bytes)? {
+            let answers = answers.into_iter().map(Self::decode_one);
+            return answers.collect::<Result<_, _>>().map(Self::Together);
+        }
+        Self::decode_one(bytes)
+    }
+
+    fn decode_one(bytes: Bytes) -> Result<Self, WireError> {
         let mut reader = Reader::new(bytes);
         let answer = match reader.u8("a kind of answer")? {
             0 => {
@@ -250,16 +287,43 @@ impl Answer {
                 body: reader.blob("a body")?,
             }),
             2 => Self::Outputs(reader.named_values()?),
-            _ => Self::Problem(Problem {
+            3 => Self::Problem(Problem {
                 status: status(reader.u32("a status")?),
                 code: reader.text("a code")?.into(),
                 detail: reader.text("a detail")?,
                 retry_after_s: None,
             }),
+            _ => return Err(reader.error("an answer to one request", "another kind")),
         };
         reader.end()?;
         Ok(answer)
     }
+}
+
+/// The first byte of several messages in one.
+const TOGETHER: u8 = 4;
+
+/// Several messages in one.
+fn write_together<T>(writer: &mut Writer, messages: &[T], write: impl Fn(&T, &mut Writer)) {
+    writer.u8(TOGETHER);
+    writer.length(messages.len());
+    for message in messages {
+        writer.nested(|writer| write(message, writer));
+    }
+}
+
+/// The messages in one, if there are several.
+fn read_together(bytes: &Bytes) -> Result<Option<Vec<Bytes>>, WireError> {
+    if bytes.first() != Some(&TOGETHER) {
+        return Ok(None);
+    }
+    let mut reader = Reader::new(bytes.clone());
+    reader.u8("several messages")?;
+    let count = reader.count(4, "a number of messages")?;
+    let messages = (0..count).map(|_| reader.blob("one message of several"));
+    let messages = messages.collect::<Result<_, _>>()?;
+    reader.end()?;
+    Ok(Some(messages))
 }
 
 fn optional_text(reader: &mut Reader) -> Result<Option<String>, WireError> {
@@ -267,6 +331,26 @@ fn optional_text(reader: &mut Reader) -> Result<Option<String>, WireError> {
         0 => Ok(None),
         _ => reader.text("a media type").map(Some),
     }
+}
+
+fn room_for_http(request: &Request<'_>) -> usize {
+    let optional = [request.content_type, request.accept];
+    let optional_bytes: usize = optional.iter().flatten().map(|text| text.len()).sum();
+    request.method.len() + request.path.len() + optional_bytes + request.body.len() + 256
+}
+
+fn write_http(writer: &mut Writer, request: &Request<'_>) {
+    writer.u8(0);
+    writer.text(request.method);
+    writer.text(request.path);
+    for text in [request.content_type, request.accept] {
+        writer.u8(text.is_some() as u8);
+        if let Some(text) = text {
+            writer.text(text);
+        }
+    }
+    writer.u64(request.json_bytes.map_or(0, |bytes| bytes + 1));
+    writer.blob(request.body);
 }
 
 /// Bytes that a tensor takes in a message, at most; for other values a guess.
@@ -300,6 +384,7 @@ mod tests {
                 reproducible: true,
                 as_written: true,
                 host_tile: Some((12, 32)),
+                most_together: 8,
             },
             warm_up: vec![("x".into(), value.clone())],
             model: Bytes::from_static(b"model"),
@@ -310,23 +395,23 @@ mod tests {
         assert_eq!((found.warm_up, found.model), (load.warm_up, load.model));
         assert_eq!(found.files, load.files);
 
-        let call = Call::Http {
+        let call = Call::Http(HttpCall {
             method: "POST".into(),
             path: "/api/v1/infer".into(),
             content_type: None,
             accept: Some("*/*".into()),
             json_bytes: Some(0),
             body: Bytes::from_static(b"{}"),
-        };
+        });
         match Call::decode(call.encode().into()).unwrap() {
-            Call::Http {
+            Call::Http(HttpCall {
                 method,
                 path,
                 content_type: None,
                 accept: Some(accept),
                 json_bytes: Some(0),
                 body,
-            } => {
+            }) => {
                 assert_eq!(
                     (&*method, &*path, &*accept, &*body),
                     ("POST", "/api/v1/infer", "*/*", &b"{}"[..])
@@ -342,8 +427,26 @@ mod tests {
     }
 
     #[test]
+    fn several_messages_in_one_keep_their_order_and_are_not_nested() {
+        let infer = |x: f32| Call::Infer(vec![("x".into(), Tensor::scalar(x).into())]);
+        let together = Call::Together(vec![infer(1.0), infer(2.0)]);
+        let Call::Together(found) = Call::decode(together.encode().into()).unwrap() else {
+            panic!("one call");
+        };
+        let numbers = found.iter().map(|call| match call {
+            Call::Infer(inputs) => inputs[0].1.as_tensor().unwrap().as_slice::<f32>().unwrap()[0],
+            other => panic!("{other:?}"),
+        });
+        assert!(numbers.eq([1.0, 2.0]));
+        let nested = Call::Together(vec![together]).encode();
+        let error = Call::decode(nested.into()).unwrap_err();
+        assert_eq!(error.expected, "a call of one request");
+    }
+
+    #[test]
     fn truncated_messages_are_errors() {
-        let call = Call::Infer(vec![("x".into(), Tensor::scalar(1.0f32).into())]).encode();
+        let call = Call::Infer(vec![("x".into(), Tensor::scalar(1.0f32).into())]);
+        let call = Call::Together(vec![call.clone(), call]).encode();
         for len in 0..call.len() {
             assert!(
                 Call::decode(Bytes::copy_from_slice(&call[..len])).is_err(),

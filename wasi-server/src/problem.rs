@@ -64,6 +64,11 @@ impl Problem {
         Self::new(404, "LETHE-MODEL-UNKNOWN", detail)
     }
 
+    /// 500: there is no model to ask.
+    pub(crate) fn no_model() -> Self {
+        Self::new(500, "LETHE-IMAGE", "the image holds no model")
+    }
+
     /// 413: the body is larger than the limit.
     pub fn too_large(found_bytes: u64, limit_bytes: u64) -> Self {
         let detail = format!("body of {found_bytes} bytes: the limit is {limit_bytes} bytes");

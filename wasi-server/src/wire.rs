@@ -100,6 +100,18 @@ impl Writer {
         self.aligned(bytes);
     }
 
+    /// A message of its own, which is read as [`Reader::blob`].
+    pub fn nested(&mut self, write: impl FnOnce(&mut Self)) {
+        let at = self.bytes.len();
+        self.length(0);
+        self.aligned(&[]);
+        let start = self.bytes.len();
+        write(self);
+        let len = u32::try_from(self.bytes.len() - start);
+        let len = len.expect("a message is smaller than 4 GiB");
+        self.bytes[at..at + 4].copy_from_slice(&len.to_le_bytes());
+    }
+
     /// Values with their names.
     pub fn named_values<'a>(
         &mut self,
@@ -220,7 +232,8 @@ impl Reader {
         self.bytes.len() - self.offset
     }
 
-    fn error(&self, expected: &'static str, found: impl Into<String>) -> WireError {
+    /// What is wrong where the reader is.
+    pub fn error(&self, expected: &'static str, found: impl Into<String>) -> WireError {
         WireError {
             offset: self.offset,
             expected,

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 
 use lethe_host::sandbox::WipePolicy;
 use lethe_host::serve::Server;
-use lethe_host::serve::loaded::Loading;
+use lethe_host::serve::loaded::{Batching, Loading};
 use lethe_host::serve::repository::Repository;
 use lethe_host::serve::settings::Given;
 use lethe_host::settings::RunSettings;
@@ -36,6 +36,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         max_model_bytes: 1 << 30,
         max_body_bytes: 64 << 20,
         budget: lethe_engine::Budget::default(),
+        batching: Batching::default(),
     };
     let repository = Repository::new(&[model], None, 5, loading)?;
     let server = Server::new(&given, repository)?;

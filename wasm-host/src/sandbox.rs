@@ -33,6 +33,7 @@ mod slots;
 pub(crate) mod stack;
 
 use std::collections::BTreeSet;
+use std::iter;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -133,6 +134,8 @@ pub struct SandboxSettings {
     pub cache: Option<PathBuf>,
     /// Which build of the guest runs.
     pub guest: GuestBuild,
+    /// Requests that may come in one call; less than 2 for none.
+    pub most_together: u32,
 }
 
 impl Default for SandboxSettings {
@@ -146,6 +149,7 @@ impl Default for SandboxSettings {
             wipe: WipePolicy::default(),
             cache: default_cache_folder(),
             guest: GuestBuild::default(),
+            most_together: 0,
         }
     }
 }
@@ -188,6 +192,30 @@ pub struct CallReport {
     pub elapsed: Duration,
     /// What was wiped of the instance's memory.
     pub wiped: Wiped,
+}
+
+impl CallReport {
+    /// The parts of `count` requests that one call answered, the odd bytes in the first.
+    pub(crate) fn shared_by(self, count: usize) -> impl Iterator<Item = Self> {
+        let part = |all: u64| all / count as u64;
+        let share = Self {
+            elapsed: self.elapsed / count as u32,
+            wiped: Wiped {
+                overwritten_bytes: part(self.wiped.overwritten_bytes),
+                returned_bytes: part(self.wiped.returned_bytes),
+            },
+        };
+        let odd = |all: u64| all % count as u64;
+        let first = Self {
+            wiped: Wiped {
+                overwritten_bytes: share.wiped.overwritten_bytes
+                    + odd(self.wiped.overwritten_bytes),
+                returned_bytes: share.wiped.returned_bytes + odd(self.wiped.returned_bytes),
+            },
+            ..share
+        };
+        iter::once(first).chain(iter::repeat_n(share, count - 1))
+    }
 }
 
 /// One model in a sandbox: every call gets an instance of its own.
@@ -306,12 +334,17 @@ impl Sandbox {
     ) -> (Response, CallReport) {
         let message = Zeroizing::new(Call::encode_http(request));
         let (answer, report) = self.answer(&message, control);
-        let answer = answer.and_then(|answer| match answer {
-            Answer::Http(response) => Ok(response),
-            Answer::Problem(problem) => Err(problem),
-            Answer::Loaded(_) | Answer::Outputs(_) => Err(another_answer()),
-        });
-        (answer.unwrap_or_else(Response::from), report)
+        (answer.map_or_else(Response::from, response_in), report)
+    }
+
+    /// Answers a call in a fresh instance, ending early as `control` says, and with what was done
+    /// besides.
+    pub(crate) fn answer_call(
+        &self,
+        call: &Call,
+        control: &CallControl,
+    ) -> (Result<Answer, Problem>, CallReport) {
+        self.answer(&Zeroizing::new(call.encode()), control)
     }
 
     /// As [`Sandbox::run`], ending early as `control` says, and with what was done besides.
@@ -320,8 +353,7 @@ impl Sandbox {
         inputs: Vec<(String, Value)>,
         control: &CallControl,
     ) -> (Result<Vec<(String, Value)>, Problem>, CallReport) {
-        let message = Zeroizing::new(Call::Infer(inputs).encode());
-        let (answer, report) = self.answer(&message, control);
+        let (answer, report) = self.answer_call(&Call::Infer(inputs), control);
         (answer.and_then(outputs_in), report)
     }
 
@@ -346,11 +378,24 @@ pub fn outputs_of(answer: Zeroizing<Vec<u8>>) -> Result<Vec<(String, Value)>, Pr
     outputs_in(Answer::decode(wiped_bytes(answer))?)
 }
 
-fn outputs_in(answer: Answer) -> Result<Vec<(String, Value)>, Problem> {
+/// The outputs in an answer.
+///
+/// # Errors
+/// The problem that the answer is, or that it is none.
+pub(crate) fn outputs_in(answer: Answer) -> Result<Vec<(String, Value)>, Problem> {
     match answer {
         Answer::Outputs(outputs) => Ok(outputs),
         Answer::Problem(problem) => Err(problem),
-        Answer::Loaded(_) | Answer::Http(_) => Err(another_answer()),
+        Answer::Loaded(_) | Answer::Http(_) | Answer::Together(_) => Err(another_answer()),
+    }
+}
+
+/// The HTTP answer in an answer.
+pub(crate) fn response_in(answer: Answer) -> Response {
+    match answer {
+        Answer::Http(response) => response,
+        Answer::Problem(problem) => problem.into(),
+        Answer::Loaded(_) | Answer::Outputs(_) | Answer::Together(_) => another_answer().into(),
     }
 }
 
@@ -406,7 +451,7 @@ pub(crate) fn model_image(
         match Answer::decode(answer).map_err(|error| SandboxError::Load(error.into()))? {
             Answer::Loaded(info) => models.push(info),
             Answer::Problem(problem) => return Err(SandboxError::Load(problem)),
-            Answer::Http(_) | Answer::Outputs(_) => {
+            Answer::Http(_) | Answer::Outputs(_) | Answer::Together(_) => {
                 return Err(SandboxError::Load(another_answer()));
             }
         }
@@ -451,6 +496,7 @@ fn load_message(source: &ModelSource, settings: &SandboxSettings) -> Load {
             host_tile: settings
                 .native_kernels
                 .then(|| native_kernels::tile(&settings.env)),
+            most_together: settings.most_together,
         },
         warm_up: source.warm_up.clone(),
         model: source.model.clone(),

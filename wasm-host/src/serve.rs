@@ -19,6 +19,7 @@
 //! | `session` | the requests of a WebSocket in one instance |
 //! | [`repository`] | which models there are, and which are loaded |
 //! | [`loaded`] | a model that answers |
+//! | `together` | requests that are answered by one run |
 //! | `body` | bodies, read into memory that is wiped |
 //! | `ending` | what is written down when a request ends |
 //! | `figures` | what is counted |
@@ -41,6 +42,7 @@ mod session;
 pub mod settings;
 mod stream;
 mod tls;
+mod together;
 mod wiping;
 
 use std::future::Future;

@@ -161,6 +161,21 @@ impl RunSettings {
         }
     }
 
+    /// From now on no more of the GPU's memory is used, where models run on it.
+    ///
+    /// # Errors
+    /// When the device is not there.
+    pub fn limit_gpu_memory(&self, bytes: u64) -> Result<(), SettingsError> {
+        let device = self.device_choice()?;
+        #[cfg(feature = "webgpu")]
+        if let DeviceChoice::WebGpu(gpu) = &device {
+            gpu.limit_memory(bytes);
+        }
+        #[cfg(not(feature = "webgpu"))]
+        let _ = (device, bytes);
+        Ok(())
+    }
+
     /// Options for a session of a model in this process.
     ///
     /// # Errors

@@ -29,6 +29,8 @@ mod sessions;
 mod streams;
 #[path = "bad_days/tenancy.rs"]
 mod tenancy;
+#[path = "bad_days/together.rs"]
+mod together;
 #[path = "bad_days/traces.rs"]
 mod traces;
 #[path = "support/websocket.rs"]

@@ -12,7 +12,7 @@ pub use kernels::has_kernel;
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::{Device, Request};
@@ -27,6 +27,9 @@ pub struct WebGpu {
     device: wgpu::Device,
     queue: wgpu::Queue,
     limits: wgpu::Limits,
+    /// Bytes that tensors hold, and may hold.
+    held_bytes: Arc<AtomicU64>,
+    most_bytes: AtomicU64,
     pipelines: Mutex<HashMap<PipelineKey, Arc<Pipeline>>>,
     /// Commands recorded and not handed over yet.
     recorded: Mutex<Option<wgpu::CommandEncoder>>,
@@ -48,7 +51,23 @@ struct Pipeline {
 
 /// Memory on the GPU.
 #[derive(Debug)]
-pub struct GpuBuffer(wgpu::Buffer);
+pub struct GpuBuffer {
+    buffer: wgpu::Buffer,
+    _share: Share,
+}
+
+/// Bytes that count as held until this is dropped.
+#[derive(Debug)]
+struct Share {
+    held_bytes: Arc<AtomicU64>,
+    bytes: u64,
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.held_bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
 
 /// A step as dispatches with their pipelines and parameters.
 pub struct GpuKernel(Vec<Ready>);
@@ -137,11 +156,33 @@ impl WebGpu {
             device,
             queue,
             limits,
+            held_bytes: Arc::default(),
+            most_bytes: AtomicU64::new(u64::MAX),
             pipelines: Mutex::default(),
             recorded: Mutex::default(),
             may_fault: AtomicBool::new(false),
             complaint,
         })
+    }
+
+    /// From now on tensors, weights among them, are given no more than so many bytes in all.
+    pub fn limit_memory(&self, bytes: u64) {
+        self.most_bytes.store(bytes, Ordering::Relaxed);
+    }
+
+    fn share(&self, bytes: u64) -> Result<Share, Error> {
+        let share = Share {
+            held_bytes: self.held_bytes.clone(),
+            bytes,
+        };
+        let held = self.held_bytes.fetch_add(bytes, Ordering::Relaxed);
+        let most = self.most_bytes.load(Ordering::Relaxed);
+        if held.saturating_add(bytes) > most {
+            return Err(fail(format!(
+                "{bytes} bytes beside {held} exceed the limit of {most} bytes on the GPU"
+            )));
+        }
+        Ok(share)
     }
 
     /// The adapter's name and the interface it is reached by.
@@ -335,6 +376,7 @@ impl Device for WebGpu {
                 self.limits.max_buffer_size
             )));
         }
+        let share = self.share(size)?;
         let buffer = self.device.create_buffer(&wgpu::BufferDescriptor {
             label: None,
             size,
@@ -342,24 +384,27 @@ impl Device for WebGpu {
             mapped_at_creation: false,
         });
         self.check()?;
-        Ok(GpuBuffer(buffer))
+        Ok(GpuBuffer {
+            buffer,
+            _share: share,
+        })
     }
 
     fn fits(&self, buffer: &GpuBuffer, len_bytes: usize) -> bool {
         let needed = gpu_len(len_bytes);
         // A small tensor should not hold a large buffer that a later one wants.
-        buffer.0.size() >= needed && buffer.0.size() <= needed.saturating_mul(4)
+        buffer.buffer.size() >= needed && buffer.buffer.size() <= needed.saturating_mul(4)
     }
 
     fn write(&self, buffer: &GpuBuffer, bytes: &[u8]) -> Result<(), Error> {
         // The queue writes before anything submitted later: what was recorded must go first.
         self.submit();
         let whole = bytes.len() / 4 * 4;
-        self.queue.write_buffer(&buffer.0, 0, &bytes[..whole]);
+        self.queue.write_buffer(&buffer.buffer, 0, &bytes[..whole]);
         if whole < bytes.len() {
             let mut last = [0; 4];
             last[..bytes.len() - whole].copy_from_slice(&bytes[whole..]);
-            self.queue.write_buffer(&buffer.0, whole as u64, &last);
+            self.queue.write_buffer(&buffer.buffer, whole as u64, &last);
         }
         self.check()
     }
@@ -373,7 +418,7 @@ impl Device for WebGpu {
                 return Err(fail("an index is out of range"));
             }
         }
-        let staging = self.map(&buffer.0, gpu_len(len_bytes)).await?;
+        let staging = self.map(&buffer.buffer, gpu_len(len_bytes)).await?;
         self.check()?;
         mapped(&staging, len_bytes)
     }
@@ -392,13 +437,17 @@ impl Device for WebGpu {
                         .get(*i)
                         .copied()
                         .flatten()
-                        .map(|b| &b.0)
+                        .map(|b| &b.buffer)
                         .ok_or_else(|| fail(format!("input {i} has no buffer")))?,
                     Source::Absent => &self.nothing,
                 });
             }
             let output = outputs.get(dispatch.output).copied().flatten();
-            buffers.push(&output.ok_or_else(|| fail("an output has no buffer"))?.0);
+            buffers.push(
+                &output
+                    .ok_or_else(|| fail("an output has no buffer"))?
+                    .buffer,
+            );
             if dispatch.reports_faults {
                 buffers.push(&self.fault);
                 self.may_fault.store(true, Ordering::Relaxed);
@@ -428,7 +477,7 @@ impl Device for WebGpu {
     }
 
     fn wipe(&self, buffer: &GpuBuffer) -> Result<(), Error> {
-        self.record(|encoder| encoder.clear_buffer(&buffer.0, 0, None));
+        self.record(|encoder| encoder.clear_buffer(&buffer.buffer, 0, None));
         self.submit();
         self.check()
     }

@@ -51,6 +51,7 @@ impl Handler {
         let source = match route(request.method, request.path) {
             Ok(Route::Infer) => self
                 .infer(&exchange)
+                .and_then(|prepared| prepared.answer(exchange.cancel))
                 .and_then(text_only)
                 .map(|response| Source::One(response.body)),
             Ok(Route::Batch) => self

@@ -1,5 +1,7 @@
 //! Inference: inputs from JSON, from the bytes behind it, or a body that is one tensor.
 
+use std::sync::atomic::AtomicBool;
+
 use lethe_engine::Value;
 
 use super::http::{OCTET_STREAM, Response, check_body, is_json, is_media_type};
@@ -10,9 +12,74 @@ use crate::json::{self, AnswerHead, InferRequest};
 use crate::octets::{self, Octets};
 use crate::problem::Problem;
 
+/// A request that was understood: what is to be run, and how its outputs are to be written.
+pub(crate) struct Prepared<'a> {
+    pub(crate) model: &'a Model,
+    pub(crate) inputs: Vec<(String, Value)>,
+    form: Form,
+}
+
+/// How outputs are to be written.
+enum Form {
+    /// The elements of the first one and nothing else.
+    First,
+    /// JSON.
+    Json,
+    /// JSON of the Open Inference Protocol, with all elements behind it.
+    Binary,
+    /// As the request's JSON says, in an answer with this version.
+    Asked(InferRequest, Option<&'static str>),
+}
+
+impl Prepared<'_> {
+    /// The outputs that the request names, where it names some.
+    pub(crate) fn wanted(&self) -> Option<Vec<&str>> {
+        let Form::Asked(infer, _) = &self.form else {
+            return None;
+        };
+        let outputs = infer.outputs.as_deref()?;
+        let names = outputs.iter().map(|output| output.name.as_str());
+        (!outputs.is_empty()).then(|| names.collect())
+    }
+
+    /// Runs the model and writes the answer.
+    pub(crate) fn answer(&self, cancel: Option<&AtomicBool>) -> Result<Response, Problem> {
+        let outputs = self
+            .model
+            .run(&self.inputs, self.wanted().as_deref(), cancel)?;
+        self.write(&outputs)
+    }
+
+    /// The answer with these outputs.
+    pub(crate) fn write(&self, outputs: &[(String, Value)]) -> Result<Response, Problem> {
+        let version = Some(MODEL_VERSION);
+        match (&self.form, outputs.first()) {
+            (Form::First, Some((name, value))) => {
+                let tensor = json::tensor_of(name, value)?;
+                let mut bytes = Vec::with_capacity(octets::size_bytes(tensor));
+                octets::write_tensor(&mut bytes, tensor);
+                Ok(Response::of(OCTET_STREAM, bytes))
+            }
+            (Form::First | Form::Json, _) => write(self.model, None, None, outputs, &|_| false),
+            // Who sends bytes alone cannot ask for bytes, and is answered by them, as Triton does.
+            (Form::Binary, _) => write(self.model, version, None, outputs, &|_| true),
+            (Form::Asked(infer, version), _) => {
+                let is_binary = |output: &str| infer.is_binary(output);
+                write(
+                    self.model,
+                    *version,
+                    infer.id.as_deref(),
+                    outputs,
+                    &is_binary,
+                )
+            }
+        }
+    }
+}
+
 impl Handler {
     /// `POST /api/v1/infer`: the JSON names the model, or the query where the body is one tensor.
-    pub(super) fn infer(&self, exchange: &Exchange<'_>) -> Result<Response, Problem> {
+    pub(super) fn infer(&self, exchange: &Exchange<'_>) -> Result<Prepared<'_>, Problem> {
         let request = exchange.request;
         self.check_body(exchange)?;
         let is_octets = |found| is_media_type(found, OCTET_STREAM);
@@ -22,41 +89,40 @@ impl Handler {
             let (json, tail) = request.split()?;
             let infer = InferRequest::parse(json)?;
             let model = self.model(model_name(&infer)?, None)?;
-            return run(model, None, infer, exchange.octets(tail), exchange);
+            return prepared(model, None, infer, exchange.octets(tail));
         }
         let name = query_value(request.path, "model")?.ok_or_else(|| {
             let detail = "a body that is one tensor: expected ?model=NAME in the path";
             Problem::not_understood("LETHE-REQUEST", detail)
         })?;
         let model = self.model(&name, None)?;
-        let outputs = run_raw(model, exchange)?;
-        if request.accepts(OCTET_STREAM)
-            && let Some((name, value)) = outputs.first()
-        {
-            let tensor = json::tensor_of(name, value)?;
-            let mut bytes = Vec::with_capacity(octets::size_bytes(tensor));
-            octets::write_tensor(&mut bytes, tensor);
-            return Ok(Response::of(OCTET_STREAM, bytes));
-        }
-        write(model, None, None, &outputs, &|_| false)
+        Ok(Prepared {
+            model,
+            inputs: raw_input(model, exchange)?,
+            form: match request.accepts(OCTET_STREAM) {
+                true => Form::First,
+                false => Form::Json,
+            },
+        })
     }
 
     /// `POST /v2/models/{name}/infer`.
-    pub(super) fn infer_by(
+    pub(super) fn infer_by<'a>(
         &self,
-        model: &Model,
+        model: &'a Model,
         exchange: &Exchange<'_>,
-    ) -> Result<Response, Problem> {
+    ) -> Result<Prepared<'a>, Problem> {
         self.check_body(exchange)?;
-        let version = Some(MODEL_VERSION);
         if exchange.request.is_raw() {
-            let outputs = run_raw(model, exchange)?;
-            // Who sends bytes alone cannot ask for bytes, and is answered by them, as Triton does.
-            return write(model, version, None, &outputs, &|_| true);
+            return Ok(Prepared {
+                model,
+                inputs: raw_input(model, exchange)?,
+                form: Form::Binary,
+            });
         }
         let (json, tail) = exchange.request.split()?;
         let infer = InferRequest::parse(json)?;
-        run(model, version, infer, exchange.octets(tail), exchange)
+        prepared(model, Some(MODEL_VERSION), infer, exchange.octets(tail))
     }
 
     /// One request of many: JSON alone.
@@ -67,7 +133,8 @@ impl Handler {
     ) -> Result<Response, Problem> {
         let infer = InferRequest::parse(json.as_bytes())?;
         let model = self.model(model_name(&infer)?, None)?;
-        text_only(run(model, None, infer, Octets::new(&[], None), exchange)?)
+        let prepared = prepared(model, None, infer, Octets::new(&[], None))?;
+        text_only(prepared.answer(exchange.cancel)?)
     }
 
     pub(super) fn check_body(&self, exchange: &Exchange<'_>) -> Result<(), Problem> {
@@ -96,36 +163,31 @@ pub(super) fn text_only(response: Response) -> Result<Response, Problem> {
     }
 }
 
-/// Runs a model on a request's inputs.
-fn run(
-    model: &Model,
-    version: Option<&str>,
+/// A request whose inputs are in its JSON and the bytes behind it.
+fn prepared<'a>(
+    model: &'a Model,
+    version: Option<&'static str>,
     mut infer: InferRequest,
     mut tail: Octets<'_>,
-    exchange: &Exchange<'_>,
-) -> Result<Response, Problem> {
-    let mut values = Vec::with_capacity(infer.inputs.len());
+) -> Result<Prepared<'a>, Problem> {
+    let mut inputs = Vec::with_capacity(infer.inputs.len());
     for input in std::mem::take(&mut infer.inputs) {
         let name = input.name.clone();
-        values.push((name, Value::Tensor(input.into_tensor(&mut tail)?)));
+        inputs.push((name, Value::Tensor(input.into_tensor(&mut tail)?)));
     }
     if tail.len() > 0 {
         let detail = format!("{} bytes after those of all inputs", tail.len());
         return Err(Problem::not_understood("LETHE-REQUEST", detail));
     }
-    let wanted = infer
-        .outputs
-        .as_deref()
-        .filter(|outputs| !outputs.is_empty());
-    let wanted: Option<Vec<&str>> =
-        wanted.map(|outputs| outputs.iter().map(|output| output.name.as_str()).collect());
-    let outputs = model.run(&values, wanted.as_deref(), exchange.cancel)?;
-    let is_binary = |output: &str| infer.is_binary(output);
-    write(model, version, infer.id.as_deref(), &outputs, &is_binary)
+    Ok(Prepared {
+        model,
+        inputs,
+        form: Form::Asked(infer, version),
+    })
 }
 
-/// Runs a model of one input on a body that is its tensor.
-fn run_raw(model: &Model, exchange: &Exchange<'_>) -> Result<Vec<(String, Value)>, Problem> {
+/// The input of a model of one, which is a request's body.
+fn raw_input(model: &Model, exchange: &Exchange<'_>) -> Result<Vec<(String, Value)>, Problem> {
     let request = exchange.request;
     let [input] = model.session.inputs() else {
         let count = model.session.inputs().len();
@@ -164,8 +226,7 @@ fn run_raw(model: &Model, exchange: &Exchange<'_>) -> Result<Vec<(String, Value)
         }
     };
     let tensor = tensor.map_err(|error| wrong("LETHE-INPUT-DATA", error))?;
-    let inputs = [(input.name.to_string(), Value::Tensor(tensor))];
-    model.run(&inputs, None, exchange.cancel)
+    Ok(vec![(input.name.to_string(), Value::Tensor(tensor))])
 }
 
 /// `1,3,224,224`; nothing at all is the shape of a scalar.

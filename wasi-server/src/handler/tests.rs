@@ -100,7 +100,7 @@ impl<'a> Post<'a> {
             body: &self.body,
         };
         let copied = handler.handle(&request);
-        let shared = handler.handle_shared(&request, &self.body.clone().into());
+        let shared = handler.handle_shared(&request, &self.body.clone().into(), None);
         assert_eq!(copied, shared, "{}", self.path);
         copied
     }

@@ -100,6 +100,7 @@ impl Serve {
             .or(Some(one));
         super::check_device(&run)?;
         let limits = given.with_defaults().map_err(request)?;
+        run.limit_gpu_memory(limits.gpu_memory_bytes)?;
         let mut sandbox = run.sandbox_settings()?;
         sandbox.limits.deadline = limits.request_timeout;
         sandbox.load_deadline = limits.load_timeout;
@@ -111,6 +112,7 @@ impl Serve {
             max_model_bytes: limits.max_model_bytes,
             max_body_bytes: limits.max_body_bytes,
             budget: Budget::default(),
+            batching: limits.batching.clone(),
         };
         let folder = given.models.as_deref();
         let repository = Repository::new(&self.files, folder, limits.model_cache_size, loading);

@@ -18,7 +18,7 @@ const IS_SWAPPED: u64 = 1 << 4;
 const IS_ZERO_PAGE: u64 = 1 << 5;
 
 /// Ranges the kernel reports at a time.
-const RANGES: usize = 256;
+const RANGES: usize = 64;
 
 /// `struct pm_scan_arg`.
 #[repr(C)]

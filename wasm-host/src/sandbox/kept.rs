@@ -14,7 +14,7 @@ use zeroize::Zeroizing;
 
 use super::cell::{Cell, Cells};
 use super::slots::last_wipe;
-use super::{CallControl, CallReport, CellError, Wiped, another_answer, wiped_bytes};
+use super::{CallControl, CallReport, CellError, Wiped, response_in, wiped_bytes};
 
 /// An instance that answers one call after the other.
 pub struct KeptCell {
@@ -74,9 +74,7 @@ impl KeptCell {
             wiped: Wiped::default(),
         };
         let response = match Answer::decode(wiped_bytes(answer)) {
-            Ok(Answer::Http(response)) => response,
-            Ok(Answer::Problem(problem)) => problem.into(),
-            Ok(Answer::Loaded(_) | Answer::Outputs(_)) => another_answer().into(),
+            Ok(answer) => response_in(answer),
             Err(error) => Problem::from(error).into(),
         };
         (Ok((self, response)), report)

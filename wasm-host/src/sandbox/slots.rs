@@ -34,6 +34,13 @@ use super::image::Image;
 /// Bytes of a page of the host.
 pub(crate) const HOST_PAGE: usize = 4096;
 
+/// Bytes that one table of pages describes. A scan for written pages takes as long as there are pages
+/// in the tables that exist, touched or not.
+const TABLE_BYTES: usize = 2 << 20;
+/// Room below the first piece of an image, a guest's stack, that shares a table with it. What is
+/// further down is hardly ever touched, and has a table of its own that need not exist.
+const STACK_BYTES: usize = 64 << 10;
+
 /// Images from this size on have their view of the weights in a slot dropped now and then. The pages
 /// are the file's and shared by all slots, but what counts the resident memory of a process counts
 /// each view of them.
@@ -167,7 +174,8 @@ unsafe impl MemoryCreator for Creator {
 /// Address space with an image in it.
 struct Slot {
     base: *mut u8,
-    /// Bytes of address space, guard included.
+    /// The address space that is mapped, guard included; `base` lies a little behind its start.
+    mapping: *mut u8,
     mapped: usize,
     /// Bytes that may be grown to.
     reserved: usize,
@@ -177,25 +185,33 @@ struct Slot {
     resets: u32,
 }
 
-// SAFETY: the pointer is to a mapping that the slot owns alone.
+// SAFETY: the pointers are to a mapping that the slot owns alone.
 unsafe impl Send for Slot {}
 // SAFETY: through a shared slot only its numbers can be read.
 unsafe impl Sync for Slot {}
 
 impl Slot {
     fn map(image: &Image, reserved: usize, guard: usize) -> rustix::io::Result<Self> {
-        let mapped = reserved + guard;
+        let mapped = TABLE_BYTES + reserved + guard;
         // SAFETY: a new private mapping at an address of the kernel's choice.
-        let base = unsafe {
+        let mapping: *mut u8 = unsafe {
             rustix::mm::mmap_anonymous(
                 ptr::null_mut(),
                 mapped,
                 ProtFlags::empty(),
                 MapFlags::PRIVATE | MapFlags::NORESERVE,
             )?
+            .cast()
         };
+        // A huge page is 512 pages to wipe where one was written. Where there are none, so much the
+        // better.
+        // SAFETY: the mapping was just made, and advice does not change what it holds.
+        unsafe { rustix::mm::madvise(mapping.cast(), mapped, Advice::LinuxNoHugepage).ok() };
+        let first = image.pieces().first().map_or(0, |piece| piece.address);
+        let apart = mapping.addr() + first.saturating_sub(STACK_BYTES);
         let mut slot = Self {
-            base: base.cast(),
+            base: mapping.wrapping_add(apart.next_multiple_of(TABLE_BYTES) - apart),
+            mapping,
             mapped,
             reserved,
             accessible: 0,
@@ -297,7 +313,7 @@ impl Slot {
 impl Drop for Slot {
     fn drop(&mut self) {
         // SAFETY: the mapping is the slot's own, and the slot is going.
-        let unmapped = unsafe { rustix::mm::munmap(self.base.cast(), self.mapped) };
+        let unmapped = unsafe { rustix::mm::munmap(self.mapping.cast(), self.mapped) };
         if unmapped.is_err() {
             // Somebody's data would stay in the process: then there must be no process.
             std::process::abort();

@@ -13,6 +13,7 @@ use lethe_engine::Value;
 use lethe_server::handler::{
     INFER, JSON_BYTES, Route, batch, check_version, json_bytes, query_value, route,
 };
+use lethe_server::message::{Call, HttpCall};
 use lethe_server::{Problem, Request, Response as Answer};
 use serde::Deserialize;
 use tokio::sync::oneshot;
@@ -24,7 +25,7 @@ use super::body::{self, Coding};
 use super::ending::Ending;
 use super::loaded::Loaded;
 use super::{Head, Server, refused};
-use crate::sandbox::{CallControl, CallReport};
+use crate::sandbox::{CallControl, CallReport, outputs_in, response_in, wiped_bytes};
 
 /// The header that asks for a receipt, and that of the answer which has it.
 pub(super) const RECEIPT: &str = "lethe-receipt";
@@ -79,6 +80,18 @@ impl Ask {
             accept: self.accept.as_deref(),
             json_bytes: self.json_bytes,
             body: &self.body,
+        }
+    }
+
+    /// The same, for a message.
+    fn into_call(self) -> HttpCall {
+        HttpCall {
+            method: "POST".into(),
+            path: self.path,
+            content_type: self.content_type,
+            accept: self.accept,
+            json_bytes: self.json_bytes,
+            body: wiped_bytes(self.body),
         }
     }
 }
@@ -190,7 +203,8 @@ pub(super) fn not_carried_out() -> Problem {
 }
 
 /// Raises its flag when dropped: whoever waited for the answer is gone.
-struct StopOnDrop(Arc<AtomicBool>);
+#[derive(Debug)]
+pub(super) struct StopOnDrop(pub(super) Arc<AtomicBool>);
 
 impl Drop for StopOnDrop {
     fn drop(&mut self) {
@@ -265,14 +279,22 @@ impl Server {
             }
             signing => signing.flatten(),
         };
-        let ran = self
-            .run(caller, &model, deadline, move |model, control| {
-                let request = ask.request();
-                let (answer, report) = model.answer(&request, control);
-                let receipt = signing.map(|key| model.receipt(&request, &answer, &key));
-                (Answered { answer, receipt }, report)
-            })
-            .await;
+        let ran = match signing {
+            None if model.takes_together(request_bytes) => {
+                let call = Call::Http(ask.into_call());
+                let ran = self.run_together(caller, &model, deadline, call).await;
+                ran.map(|(answer, report)| (response_in(answer).into(), report))
+            }
+            signing => {
+                self.run(caller, &model, deadline, move |model, control| {
+                    let request = ask.request();
+                    let (answer, report) = model.answer(&request, control);
+                    let receipt = signing.map(|key| model.receipt(&request, &answer, &key));
+                    (Answered { answer, receipt }, report)
+                })
+                .await
+            }
+        };
         let (answered, report) = match ran {
             Ok((answered, report)) => (Ok(answered), report),
             Err(problem) => (Err(problem), CallReport::default()),
@@ -296,11 +318,16 @@ impl Server {
     ) -> Result<Vec<(String, Value)>, Problem> {
         let model = self.model(caller, Some(name)).await?;
         let ending = Ending::begin(self, caller, &model, request_bytes, deadline);
-        let ran = self
-            .run(caller, &model, deadline, move |model, control| {
+        let ran = if model.takes_together(request_bytes) {
+            let call = Call::Infer(inputs);
+            let ran = self.run_together(caller, &model, deadline, call).await;
+            ran.map(|(answer, report)| (outputs_in(answer), report))
+        } else {
+            self.run(caller, &model, deadline, move |model, control| {
                 model.run(inputs, control)
             })
-            .await;
+            .await
+        };
         let (outputs, report) = match ran {
             Ok(ran) => ran,
             Err(problem) => (Err(problem), CallReport::default()),

@@ -7,8 +7,10 @@ use std::time::{Instant, SystemTime};
 
 use bytes::Bytes;
 use lethe_engine::{Budget, Session, Value};
+use lethe_server::message::{Answer, Call};
 use lethe_server::{Handler, Model, ModelInfo, Problem, Request, Response};
 
+use super::together::{Rooms, SMALL_BYTES};
 use crate::model_file::ModelFile;
 use crate::receipt::{ModelIdentity, Receipt, RunIdentity};
 use crate::sandbox::{CallControl, CallReport, KeptCell, ModelSource, Sandbox, SandboxSettings};
@@ -28,6 +30,28 @@ pub struct Loading {
     pub max_body_bytes: u64,
     /// What a model and its runs may take where there is no sandbox around them.
     pub budget: Budget,
+    /// Models whose requests may be answered by one run.
+    pub batching: Batching,
+}
+
+/// Which models take requests of one tenant as rows of one batch.
+#[derive(Debug, Clone, Default)]
+pub struct Batching {
+    /// Their names; `*` for all.
+    pub models: Vec<String>,
+    /// Requests that are answered by one run, at most.
+    pub most: u32,
+}
+
+impl Batching {
+    /// Requests for the model of this name that are answered by one run, at most.
+    fn most_of(&self, name: &str) -> u32 {
+        let is_named = self
+            .models
+            .iter()
+            .any(|model| model == "*" || model == name);
+        if is_named { self.most } else { 0 }
+    }
 }
 
 #[derive(Debug)]
@@ -49,6 +73,10 @@ pub struct Loaded {
     pub since: SystemTime,
     /// How long that took, in microseconds.
     pub load_us: u64,
+    /// Requests that are answered by one run, at most; less than 2 where each has its own.
+    pub(super) most_together: usize,
+    /// Those that wait for company.
+    pub(super) rooms: Rooms,
     /// The turn of its last use, which says who has rested longest.
     pub(super) last_used: AtomicU64,
 }
@@ -103,6 +131,7 @@ impl Loaded {
         }
         let source = ModelSource::of_file(name, file);
         let source = source.map_err(|error| refused(&error, error.code()))?;
+        let most_together = loading.batching.most_of(name);
         let isolation = loading.run.isolation.unwrap_or(Isolation::Sandbox);
         let place = match isolation {
             Isolation::None => {
@@ -116,7 +145,11 @@ impl Loaded {
                 Place::Native(Handler::new(vec![model], loading.max_body_bytes))
             }
             Isolation::Sandbox => {
-                let sandbox = Sandbox::new(&source, &loading.sandbox);
+                let settings = SandboxSettings {
+                    most_together,
+                    ..loading.sandbox.clone()
+                };
+                let sandbox = Sandbox::new(&source, &settings);
                 let sandbox = sandbox.map_err(|error| refused(&error, error.code()))?;
                 Place::Sandbox(Box::new(sandbox))
             }
@@ -133,6 +166,8 @@ impl Loaded {
             identity: Arc::default(),
             since: SystemTime::now(),
             load_us: begun.elapsed().as_micros() as u64,
+            most_together: most_together as usize,
+            rooms: Rooms::default(),
             last_used: AtomicU64::new(0),
         };
         Ok((loaded, source))
@@ -188,6 +223,11 @@ impl Loaded {
             .store(TURN.fetch_add(1, Ordering::Relaxed), Ordering::Relaxed);
     }
 
+    /// Whether a request with so large a body may be answered together with others.
+    pub(super) fn takes_together(&self, request_bytes: u64) -> bool {
+        self.most_together > 1 && request_bytes <= SMALL_BYTES
+    }
+
     /// Gets ready for the next request.
     pub fn open_ahead(&self) {
         if let Place::Sandbox(sandbox) = &self.place {
@@ -231,6 +271,45 @@ impl Loaded {
                 (outputs, report_since(begun))
             }
             Place::Sandbox(sandbox) => sandbox.run_controlled(inputs, control),
+        }
+    }
+
+    /// Answers calls of one tenant in one instance, in order; where that goes wrong, each in its own.
+    pub(super) fn answer_calls(
+        &self,
+        calls: Vec<Call>,
+        control: &CallControl,
+    ) -> Vec<(Answer, CallReport)> {
+        let alone = |call: &Call| {
+            let (answer, report) = self.answer_call(call, control);
+            (answer.unwrap_or_else(Answer::Problem), report)
+        };
+        let count = calls.len();
+        if count < 2 {
+            return calls.iter().map(alone).collect();
+        }
+        let together = Call::Together(calls);
+        match (self.answer_call(&together, control), together) {
+            ((Ok(Answer::Together(answers)), report), _) if answers.len() == count => {
+                answers.into_iter().zip(report.shared_by(count)).collect()
+            }
+            (_, Call::Together(calls)) => calls.iter().map(alone).collect(),
+            (_, call) => vec![alone(&call)],
+        }
+    }
+
+    fn answer_call(
+        &self,
+        call: &Call,
+        control: &CallControl,
+    ) -> (Result<Answer, Problem>, CallReport) {
+        match &self.place {
+            Place::Native(handler) => {
+                let begun = Instant::now();
+                let answer = handler.answer_call(call, Some(&control.stop));
+                (answer, report_since(begun))
+            }
+            Place::Sandbox(sandbox) => sandbox.answer_call(call, control),
         }
     }
 

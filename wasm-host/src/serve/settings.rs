@@ -10,6 +10,8 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use super::loaded::Batching;
+
 /// A setting of a type, or a switch.
 macro_rules! settings {
     (
@@ -63,6 +65,9 @@ settings! {
         "LETHE_MODELS" models: PathBuf, "DIR", "none", "Folder whose .onnx files, and folders with a model.onnx, are served";
         "LETHE_MAX_CONNECTIONS" max_connections: usize, "N", "1000", "Connections at the same time; more are answered 503";
         "LETHE_MAX_RUNNING" max_running: usize, "N", "twice the cores", "Requests that run at the same time; more wait";
+        "LETHE_BATCHED_MODELS" batched_models: String, "NAMES", "none", "Models whose inputs and outputs begin with an axis of independent rows, separated by commas, * for all: small requests of one tenant that wait for such a model at the same time are answered by one run";
+        "LETHE_MAX_BATCH" max_batch: u32, "N", "16", "Requests that are answered by one run, at most";
+        "LETHE_BATCH_WINDOW_MS" batch_window_ms: u64, "MS", "0", "Longest time that such a request waits for others before it queues for its turn";
         "LETHE_MAX_SESSIONS" max_sessions: usize, "N", "16", "Sessions at the same time: WebSockets whose requests share an instance; 0 for none";
         "LETHE_SESSION_IDLE_MS" session_idle_ms: u64, "MS", "60000", "Longest rest of a session between two requests";
         "LETHE_REQUEST_TIMEOUT_MS" request_timeout_ms: u64, "MS", "30000", "Longest time for a request, from its head to its answer";
@@ -73,6 +78,7 @@ settings! {
         "LETHE_MAX_MODEL_SIZE_MB" max_model_size_mb: u64, "MIB", "1024", "Largest model file";
         "LETHE_MODEL_CACHE_SIZE" model_cache_size: usize, "N", "5", "Models loaded at the same time; the one that was not used longest goes first, never one in use";
         "LETHE_CPU_THREADS" cpu_threads: usize, "N", "1", "Threads that share the work of one request";
+        "LETHE_GPU_MEMORY_MB" gpu_memory_mb: u64, "MIB", "2048", "Memory of the GPU that models and their requests may take, in all";
         "LETHE_CORS_ORIGINS" cors_origins: String, "ORIGINS", "none", "Origins of web pages that may call, separated by commas; * for any";
         "LETHE_KEYS" keys: PathBuf, "FILE", "none", "API keys, as `lethe keys` keeps them; with it requests need one";
         "LETHE_ADMIN_TENANTS" admin_tenants: String, "NAMES", "none", "Tenants that may load models and see everybody's figures, separated by commas";
@@ -212,6 +218,8 @@ pub struct ServeSettings {
     pub unix_socket: Option<PathBuf>,
     pub max_connections: usize,
     pub max_running: usize,
+    pub batching: Batching,
+    pub batch_window: Duration,
     pub max_sessions: usize,
     pub session_idle: Duration,
     pub request_timeout: Duration,
@@ -222,6 +230,7 @@ pub struct ServeSettings {
     pub max_model_bytes: u64,
     pub model_cache_size: usize,
     pub models: Option<PathBuf>,
+    pub gpu_memory_bytes: u64,
     pub cors_origins: Vec<String>,
     pub admin_tenants: Vec<String>,
     pub enable_upload: bool,
@@ -256,6 +265,11 @@ impl Given {
             unix_socket: self.unix_socket.clone(),
             max_connections: least_one("max_connections", self.max_connections.unwrap_or(1000))?,
             max_running: least_one("max_running", self.max_running.unwrap_or(2 * cores))?,
+            batching: Batching {
+                models: list(&self.batched_models),
+                most: self.max_batch.unwrap_or(16),
+            },
+            batch_window: ms(self.batch_window_ms, 0),
             max_sessions: self.max_sessions.unwrap_or(16),
             session_idle: ms(self.session_idle_ms, 60_000),
             request_timeout: ms(self.request_timeout_ms, 30_000),
@@ -266,6 +280,7 @@ impl Given {
             max_model_bytes: mib(self.max_model_size_mb, 1024),
             model_cache_size: least_one("model_cache_size", self.model_cache_size.unwrap_or(5))?,
             models: self.models.clone(),
+            gpu_memory_bytes: mib(self.gpu_memory_mb, 2048),
             cors_origins: list(&self.cors_origins),
             admin_tenants: list(&self.admin_tenants),
             enable_upload: self.enable_upload.unwrap_or(false),

@@ -9,7 +9,7 @@ use lethe_server::Problem;
 
 use super::error::NnError;
 use super::{ExecutionTarget, GraphEncoding};
-use crate::serve::loaded::{Loaded, Loading};
+use crate::serve::loaded::{Batching, Loaded, Loading};
 use crate::serve::repository::Repository;
 use crate::settings::{Device, Isolation, RunSettings, SettingsError};
 
@@ -58,6 +58,7 @@ impl Models {
             max_model_bytes: u64::MAX,
             max_body_bytes: 0,
             budget,
+            batching: Batching::default(),
         };
         // Models are few, and never unloaded under a guest.
         let repository = Repository::of_named(files, folder, usize::MAX, loading.clone());
