@@ -7,6 +7,7 @@ help:            ## this list
 
 build:           ## the `lethe` program, at target/release/lethe, with its guests inside
 	cargo build --release --package lethe-host --bin lethe --features webgpu,relaxed-guest
+	target/release/lethe prepare
 
 demo:            ## reads a drawn digit natively and in a sandbox, and shows that it is forgotten
 	cargo run --quiet --release --package lethe-host --features webgpu --example demo

@@ -19,6 +19,7 @@ pub mod plain_product;
 pub mod pooling;
 pub mod quantization;
 pub mod reduction;
+pub mod rows;
 pub mod scratch;
 pub mod softmax;
 pub mod threads;

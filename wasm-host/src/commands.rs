@@ -9,6 +9,7 @@ pub mod bench;
 pub mod bundle;
 pub mod inspect;
 pub mod keys;
+pub mod prepare;
 pub mod run;
 pub mod run_component;
 pub mod serve;

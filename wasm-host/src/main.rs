@@ -9,6 +9,7 @@ use lethe_host::commands::bench::Bench;
 use lethe_host::commands::bundle::Bundle;
 use lethe_host::commands::inspect::Inspect;
 use lethe_host::commands::keys::Keys;
+use lethe_host::commands::prepare::Prepare;
 use lethe_host::commands::run::Run;
 use lethe_host::commands::run_component::RunComponent;
 use lethe_host::commands::serve::Serve;
@@ -41,6 +42,7 @@ enum Command {
     Verify(Verify),
     Serve(Box<Serve>),
     Bundle(Bundle),
+    Prepare(Prepare),
     Bench(Bench),
     Inspect(Inspect),
     Keys(Keys),
@@ -68,6 +70,7 @@ fn main() -> ExitCode {
         Command::Verify(verify) => verify.run(&settings, json),
         Command::Serve(serve) => serve.run(&settings),
         Command::Bundle(bundle) => bundle.run(&settings, json),
+        Command::Prepare(prepare) => prepare.run(&settings, json),
     };
     match result {
         Ok(Outcome::Good) => ExitCode::SUCCESS,

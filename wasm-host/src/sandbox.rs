@@ -418,6 +418,14 @@ fn another_answer() -> Problem {
     )
 }
 
+/// Compiles the guest for this machine, if the cache has no code of it.
+pub(crate) fn compile_guest(settings: &SandboxSettings) -> Result<(), SandboxError> {
+    let image = Image::of_guest(settings.guest.guest());
+    let image = image.map_err(|error| SandboxError::Host(error.to_string()))?;
+    let cache = Cache::new(settings.cache.as_deref());
+    Cells::new(Arc::new(image), settings, &cache).map(drop)
+}
+
 /// The image of a guest that holds these models: from the cache, or made.
 pub(crate) fn model_image(
     sources: &[ModelSource],

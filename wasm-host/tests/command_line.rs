@@ -382,3 +382,49 @@ fn help_is_no_error() {
         assert!(!output.stdout.is_empty(), "{arguments:?}");
     }
 }
+
+#[test]
+fn what_is_prepared_is_what_a_server_starts_with() {
+    use std::io::{BufRead, BufReader};
+    let folder = Folder::new("prepared");
+    let cache = folder.0.join("cache");
+    let command = |arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_lethe"));
+        command
+            .current_dir(root())
+            .env("LETHE_CACHE_DIR", &cache)
+            .args(arguments);
+        command
+    };
+    let files = || {
+        let entries = std::fs::read_dir(&cache).expect("there is a cache");
+        let names = entries.map(|entry| entry.expect("it can be read").file_name());
+        names.collect::<std::collections::BTreeSet<_>>()
+    };
+    let output = command(&["prepare", "--json"]).output().expect("it starts");
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let code = files();
+    assert!(!code.is_empty());
+    let output = command(&["prepare", DIGITS, "--json"])
+        .output()
+        .expect("it starts");
+    let report: Json = serde_json::from_slice(&output.stdout).expect("it is JSON");
+    assert_eq!(report["models"][0]["name"], "digits");
+    let all = files();
+    assert_eq!(all.len(), code.len() + 1, "{all:?}");
+
+    let mut serve = command(&["serve", "--port", "0", DIGITS]);
+    let mut serve = serve
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .expect("it starts");
+    let mut line = String::new();
+    let out = serve.stdout.take().expect("it is piped");
+    BufReader::new(out)
+        .read_line(&mut line)
+        .expect("it says where it listens");
+    serve.kill().expect("it runs");
+    serve.wait().expect("it ends");
+    assert!(line.contains("://"), "{line}");
+    assert_eq!(files(), all, "the server made files of its own");
+}

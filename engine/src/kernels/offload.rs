@@ -76,6 +76,7 @@ const GEMM_BATCHED: u32 = 2;
 const INTEGER_GEMM: u32 = 3;
 const CONVOLVE: u32 = 4;
 const ATTENTION: u32 = 5;
+const COPY_ROWS: u32 = 6;
 
 /// Largest size and stride: sums of two products of two of them fit 64 bits.
 const LARGEST: u32 = i32::MAX as u32;
@@ -263,6 +264,15 @@ impl Call {
         call
     }
 
+    /// Rows of a table.
+    pub(crate) fn copy_rows(output: &[u8], table: &[u8], row_bytes: usize, rows: &[u32]) -> Self {
+        let mut call = Self::new(COPY_ROWS, output);
+        call.slice(table);
+        call.number(row_bytes);
+        call.slice(rows);
+        call
+    }
+
     /// A convolution; the geometry goes as what it was made from.
     pub(crate) fn convolve(convolution: &Convolution<'_>) -> Self {
         let mut call = Self::new(CONVOLVE, convolution.output);
@@ -388,6 +398,25 @@ mod tests {
         assert_eq!(found[12..16], [4., 5., 10., 11.]);
     }
 
+    #[test]
+    fn rows_are_copied_on_the_memory_and_must_be_in_the_table() {
+        // The rows 2 and 0 of three, each of 8 bytes at 0; their numbers at 24, the output at 32.
+        let words = |row_bytes: u32| [COPY_ROWS, 32, 16, 0, 24, row_bytes, 24, 2];
+        let mut memory: Vec<u64> = vec![7, 8, 9, 2, 0, 0];
+        let on = |memory: &mut [u64], row_bytes| {
+            let bytes = bytemuck::cast_slice_mut(memory);
+            perform(&Env::new(), bytes, &(), &words(row_bytes))
+        };
+        on(&mut memory, 8).unwrap();
+        assert_eq!(memory[4..], [9, 7]);
+        #[cfg(panic = "unwind")]
+        for (row, row_bytes) in [(3, 8), (0, 16), (0, 4)] {
+            memory[3] = row;
+            let outside = catch_unwind(AssertUnwindSafe(|| on(&mut memory, row_bytes)));
+            assert!(outside.is_err(), "row {row}, {row_bytes} bytes");
+        }
+    }
+
     /// Another second operand than the memory's.
     struct Doubled([f32; 6]);
 
@@ -482,7 +511,7 @@ mod tests {
                     _ => random() as u32 % 70,
                 };
             }
-            words[0] = 1 + random() as u32 % 5;
+            words[0] = 1 + random() as u32 % 6;
             let memory: &mut [u8] = bytemuck::cast_slice_mut(&mut memory);
             let done = catch_unwind(AssertUnwindSafe(|| {
                 perform(&Env::new(), memory, &(), &words)

@@ -15,7 +15,7 @@ use super::rearrange::{Rearrange, rearrange};
 use crate::error::OpError;
 use crate::graph::dimension::display_dims;
 use crate::graph::{Attributes, Dim, Dims, Ints};
-use crate::kernels::scratch;
+use crate::kernels::{rows, scratch};
 use crate::operator::{InferContext, InputInfo, Operator, OutputInfo, OutputInfos, RunContext};
 use crate::tensor::{DataType, Shape, TensorView, row_major_strides};
 
@@ -102,6 +102,9 @@ impl Operator for Gather {
             .copied()
             .collect();
         with_indices(indices, |indices| {
+            if axis == 0 && copy_rows(ctx, data, indices)? {
+                return Ok(());
+            }
             let job = GatherSlices {
                 indices,
                 size: data.shape()[axis],
@@ -110,6 +113,31 @@ impl Operator for Gather {
             rearrange(ctx, &[data], 0, &shape, job)
         })
     }
+}
+
+/// Slices of the first axis of whole bytes, where there is an output for them; whether that was so.
+fn copy_rows(
+    ctx: &mut RunContext<'_>,
+    data: TensorView<'_>,
+    indices: &[i64],
+) -> Result<bool, OpError> {
+    let data_type = data.data_type();
+    let size = data.shape()[0];
+    if data_type == DataType::String || data_type.is_sub_byte() || u32::try_from(size).is_err() {
+        return Ok(false);
+    }
+    let Some(mut output) = ctx.optional_output(0) else {
+        return Ok(false);
+    };
+    scratch::with(indices.len(), |rows: &mut [u32]| {
+        for (row, &index) in rows.iter_mut().zip(indices) {
+            let at = normalize_index(index, size).ok_or_else(|| out_of_range(index, size))?;
+            *row = at as u32;
+        }
+        let row_bytes = data.bytes().len().checked_div(size).unwrap_or(0);
+        rows::copy_rows(output.bytes_mut(), data.bytes(), row_bytes, rows);
+        Ok(true)
+    })
 }
 
 struct GatherSlices<'a> {

@@ -3,7 +3,9 @@
 use bytemuck::Pod;
 use smallvec::SmallVec;
 
-use super::{ATTENTION, CONVOLVE, GEMM, GEMM_BATCHED, INTEGER_GEMM, LARGEST, OffloadError};
+use super::{
+    ATTENTION, CONVOLVE, COPY_ROWS, GEMM, GEMM_BATCHED, INTEGER_GEMM, LARGEST, OffloadError,
+};
 use crate::kernels::attention::{self, Attention, HeadStrides, Mask, MaskValues, Sizes, Visible};
 use crate::kernels::convolution::{self, Convolution, Geometry, Window};
 use crate::kernels::env::Env;
@@ -12,6 +14,7 @@ use crate::kernels::gemm::{
     Right,
 };
 use crate::kernels::integer_gemm::{self, Bytes, Lhs, Output, PackedRhsRef, Scale};
+use crate::kernels::rows;
 
 /// What a host has of a guest's memory beside that memory: what never changes in it.
 pub trait Constants {
@@ -65,6 +68,7 @@ pub fn perform(
         INTEGER_GEMM => reader.integer_gemm(env, output),
         CONVOLVE => reader.convolve(env, output),
         ATTENTION => reader.attention(env, output),
+        COPY_ROWS => reader.copy_rows(output),
         _ => Err(OffloadError::Malformed("unknown kernel")),
     }
 }
@@ -124,6 +128,13 @@ impl<'a> Reader<'a> {
         let present = self.number()? != 0;
         let slice = self.slice()?;
         Ok(present.then_some(slice))
+    }
+
+    fn copy_rows(&mut self, output: &mut [u8]) -> Result<(), OffloadError> {
+        let table = self.slice()?;
+        let row_bytes = self.number()?;
+        rows::copy_rows(output, table, row_bytes, self.slice()?);
+        Ok(())
     }
 
     fn matrix(&mut self) -> Result<MatrixRef<'a>, OffloadError> {
