@@ -9,6 +9,8 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+
+use sha2::{Digest, Sha256};
 use std::{env, fs};
 
 /// What the guest is made of, relative to the workspace.
@@ -99,6 +101,12 @@ fn main() {
         let copy = out.join(format!("{folder}.wasm"));
         fs::copy(&guest, &copy).unwrap_or_else(|e| panic!("cannot copy {}: {e}", guest.display()));
         println!("cargo:rustc-env={variable}={}", copy.display());
+        // So that a program that has the guest's code and images need not read the guest itself.
+        let module = fs::read(&copy).unwrap_or_else(|e| panic!("{}: {e}", copy.display()));
+        let hash = out.join(format!("{folder}.sha256"));
+        fs::write(&hash, Sha256::digest(&module))
+            .unwrap_or_else(|e| panic!("{}: {e}", hash.display()));
+        println!("cargo:rustc-env={variable}_SHA256={}", hash.display());
     };
     build("guest", "+simd128", "LETHE_GUEST");
     if env::var_os("CARGO_FEATURE_RELAXED_GUEST").is_some() {

@@ -20,7 +20,7 @@ mod reencoding;
 mod references;
 
 use std::ops::Range;
-use std::sync::LazyLock;
+use std::sync::{LazyLock, OnceLock};
 
 use sha2::{Digest, Sha256};
 
@@ -29,17 +29,15 @@ pub(crate) use liveness::{Frozen, Live};
 /// The guest as `build.rs` built it.
 static MODULE: &[u8] = include_bytes!(env!("LETHE_GUEST"));
 
-/// The embedded guest, parsed.
-static GUEST: LazyLock<Guest> = LazyLock::new(|| {
-    Guest::parse(MODULE).unwrap_or_else(|error| panic!("the embedded guest is broken: {error}"))
-});
+/// The embedded guest.
+static GUEST: Guest = Guest::new(MODULE, *include_bytes!(env!("LETHE_GUEST_SHA256")));
 
 /// The guest with relaxed SIMD, where this program was built with it.
 #[cfg(feature = "relaxed-guest")]
-static RELAXED: LazyLock<Guest> = LazyLock::new(|| {
-    let module = include_bytes!(env!("LETHE_GUEST_RELAXED"));
-    Guest::parse(module).unwrap_or_else(|error| panic!("the embedded guest is broken: {error}"))
-});
+static RELAXED: Guest = Guest::new(
+    include_bytes!(env!("LETHE_GUEST_RELAXED")),
+    *include_bytes!(env!("LETHE_GUEST_RELAXED_SHA256")),
+);
 
 /// The first guest with its table moved.
 static GUEST_MOVED: LazyLock<Guest> = LazyLock::new(|| GUEST.moved());
@@ -155,17 +153,25 @@ pub(crate) struct Segment<'a> {
     pub(crate) bytes: &'a [u8],
 }
 
-/// A parsed guest module.
+/// A guest module.
 #[derive(Debug)]
 pub(crate) struct Guest {
     module: &'static [u8],
     hash: [u8; 32],
+    /// Read from the module when it is asked for: a server that finds all in its cache never does,
+    /// and the module's pages do not count as its memory.
+    start: OnceLock<Start>,
+}
+
+/// A guest's memory before anything ran.
+#[derive(Debug)]
+struct Start {
     memory_bytes: usize,
     data: Vec<Segment<'static>>,
 }
 
-impl Guest {
-    fn parse(module: &'static [u8]) -> Result<Self, GuestError> {
+impl Start {
+    fn of(module: &'static [u8]) -> Result<Self, GuestError> {
         use wasmparser::{DataKind, Operator, Payload};
         let mut memory_pages = 0;
         let mut data = Vec::new();
@@ -206,21 +212,33 @@ impl Guest {
         if !data.iter().all(inside) {
             return Err(GuestError("data outside of the memory".into()));
         }
-        Ok(Self {
+        Ok(Self { memory_bytes, data })
+    }
+}
+
+impl Guest {
+    const fn new(module: &'static [u8], hash: [u8; 32]) -> Self {
+        Self {
             module,
-            hash: Sha256::digest(module).into(),
-            memory_bytes,
-            data,
-        })
+            hash,
+            start: OnceLock::new(),
+        }
     }
 
     /// The same with its table moved.
     fn moved(&self) -> Self {
-        let moved = moved_table::moved(self.module).and_then(|module| {
-            // As long-lived as the one that is part of the program.
-            Self::parse(Vec::leak(module))
-        });
-        moved.unwrap_or_else(|error| panic!("the embedded guest is broken: {error}"))
+        let moved = moved_table::moved(self.module);
+        let moved = moved.unwrap_or_else(|error| panic!("the embedded guest is broken: {error}"));
+        let hash = Sha256::digest(&moved).into();
+        // As long-lived as the one that is part of the program.
+        Self::new(Vec::leak(moved), hash)
+    }
+
+    fn start(&self) -> &Start {
+        self.start.get_or_init(|| {
+            let start = Start::of(self.module);
+            start.unwrap_or_else(|error| panic!("the embedded guest is broken: {error}"))
+        })
     }
 
     /// SHA-256 of the module.
@@ -230,12 +248,12 @@ impl Guest {
 
     /// The memory's content before anything ran.
     pub(crate) fn data(&self) -> &[Segment<'static>] {
-        &self.data
+        &self.start().data
     }
 
     /// The memory's size before anything ran.
     pub(crate) fn memory_bytes(&self) -> usize {
-        self.memory_bytes
+        self.start().memory_bytes
     }
 
     /// What requests through this door can reach where their memory begins as `frozen`; without
@@ -306,6 +324,11 @@ mod tests {
         assert_eq!(nonzero_runs(&memory, 10, 30), [0..40, 90..100]);
         assert!(nonzero_runs(&[], 10, 1).is_empty());
         assert_eq!(nonzero_runs(&memory[..33], 32, 1), [0..33]);
+    }
+
+    #[test]
+    fn the_hash_that_was_built_in_is_the_modules() {
+        assert_eq!(GUEST.hash()[..], Sha256::digest(MODULE)[..]);
     }
 
     #[test]

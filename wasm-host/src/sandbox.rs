@@ -26,6 +26,7 @@ mod cell;
 mod code;
 pub(crate) mod deadline;
 mod dirty;
+mod faults;
 pub(crate) mod image;
 mod kept;
 mod native_kernels;

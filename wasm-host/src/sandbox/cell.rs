@@ -14,8 +14,9 @@ use wasmtime::{
 use zeroize::Zeroizing;
 
 use super::cache::Cache;
+use super::faults::Whose;
 use super::image::Image;
-use super::slots::{Slots, last_wipe};
+use super::slots::{Slots, last_wipe, no_new_pages};
 use super::{CallReport, SandboxError, SandboxSettings, code, deadline, native_kernels, stack};
 use crate::guest::Door;
 
@@ -206,6 +207,9 @@ pub(super) struct Cells {
     instance: InstancePre<CellState>,
     exports: Exports,
     limits: Limits,
+    most_opened: usize,
+    /// Those of the threads that a guest's writes are made on.
+    faults: Whose,
     /// Fresh instances that nothing was asked yet.
     opened: Mutex<Vec<Cell>>,
     running: Mutex<usize>,
@@ -243,6 +247,7 @@ impl Cells {
             handle: export("lethe_handle")?,
         };
         deadline::tick(&engine);
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
         Ok(Self {
             engine,
             slots,
@@ -253,6 +258,8 @@ impl Cells {
             instance,
             exports,
             limits: settings.limits,
+            most_opened: settings.limits.instances.min(processors),
+            faults: Whose::of_threads(settings.env.threads.count()),
             opened: Mutex::default(),
             running: Mutex::new(0),
             finished: Condvar::new(),
@@ -281,8 +288,13 @@ impl Cells {
             Ok(cell) => cell,
             Err(error) => return (Err(error), CallReport::default()),
         };
+        // An instance is opened without a write to its memory, so all of them are made in here.
+        let faults = self.faults.count();
         let answer = self.answer(&mut cell, message, control);
         inspect(cell.memory());
+        if faults.is_some() && faults == self.faults.count() {
+            no_new_pages();
+        }
         drop(cell);
         let report = CallReport {
             wiped: last_wipe(),
@@ -329,9 +341,9 @@ impl Cells {
     }
 
     /// Opens the instance of a request to come, so that this request need not wait for it. One is
-    /// enough for each thread that answers.
+    /// enough for each processor.
     pub(super) fn open_ahead(&self) {
-        if self.opened().len() < self.limits.instances {
+        if self.opened().len() < self.most_opened {
             // What is missing, the request will say.
             if let Ok(cell) = self.instantiate() {
                 self.opened().push(cell);

@@ -22,6 +22,7 @@
 
 use std::cell::Cell;
 use std::ffi::c_void;
+use std::ops::Range;
 use std::ptr;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -41,13 +42,10 @@ const TABLE_BYTES: usize = 2 << 20;
 /// further down is hardly ever touched, and has a table of its own that need not exist.
 const STACK_BYTES: usize = 64 << 10;
 
-/// Images from this size on have their view of the weights in a slot dropped now and then. The pages
-/// are the file's and shared by all slots, but what counts the resident memory of a process counts
-/// each view of them.
+/// Images from this size on have a slot's view of their weights dropped at each reset. The pages are
+/// the file's and shared by all slots, but what counts the resident memory of a process counts each
+/// view of them. Native kernels read them elsewhere, so little has to be found again.
 const LARGE_BYTES: usize = 32 << 20;
-/// So many resets go by before that; what a request reads of the weights has to be found again by the
-/// next one.
-const RESETS_PER_VIEW: u32 = 8;
 
 /// How slots are reset.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,7 +65,7 @@ impl Default for WipePolicy {
     fn default() -> Self {
         Self {
             pagemap_scan: true,
-            keep_resident_bytes: 8 << 20,
+            keep_resident_bytes: 2 << 20,
             enabled: true,
         }
     }
@@ -93,6 +91,14 @@ impl Wiped {
 thread_local! {
     /// What the last reset on this thread did: wasmtime drops memories, and drops return nothing.
     static LAST: Cell<Wiped> = const { Cell::new(Wiped { overwritten_bytes: 0, returned_bytes: 0 }) };
+    /// Whether the memory that this thread drops next has no page that was written for the first time.
+    static NO_NEW_PAGES: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Says of the memory that this thread drops next that since it was lent no page was written for the
+/// first time, so that none need be looked for: see [`super::faults`].
+pub(crate) fn no_new_pages() {
+    NO_NEW_PAGES.set(true);
 }
 
 /// What the last reset on this thread did.
@@ -181,8 +187,8 @@ struct Slot {
     reserved: usize,
     /// Bytes with access rights.
     accessible: usize,
-    /// How often it was reset.
-    resets: u32,
+    /// All pages that were written and kept, as ranges of offsets; `None` where that is not known.
+    kept: Option<Vec<Range<usize>>>,
 }
 
 // SAFETY: the pointers are to a mapping that the slot owns alone.
@@ -215,7 +221,7 @@ impl Slot {
             mapped,
             reserved,
             accessible: 0,
-            resets: 0,
+            kept: None,
         };
         slot.make_accessible(image.memory_bytes())?;
         for piece in image.pieces() {
@@ -252,12 +258,14 @@ impl Slot {
         Ok(())
     }
 
-    /// Puts every byte back to what the image says, or to zero where it says nothing.
+    /// Puts every byte back to what the image says, or to zero where it says nothing. Without new
+    /// pages only those that were kept can have been written.
     fn reset(
         &mut self,
         image: &Image,
         dirty: Option<&DirtyPages>,
         keep_resident_bytes: usize,
+        no_new_pages: bool,
     ) -> rustix::io::Result<Wiped> {
         let mut wiped = Wiped::default();
         // What was grown goes first, as a whole.
@@ -277,30 +285,60 @@ impl Slot {
             wiped.returned_bytes += image_bytes as u64;
             return Ok(wiped);
         };
+        match self.kept.take() {
+            Some(kept) if no_new_pages => {
+                for range in &kept {
+                    self.restore(image, range.clone());
+                    wiped.overwritten_bytes += range.len() as u64;
+                }
+                self.kept = Some(kept);
+            }
+            _ => wiped = self.reset_written(image, dirty, keep_resident_bytes, wiped)?,
+        }
+        if image.memory_bytes() >= LARGE_BYTES {
+            for run in image.constants() {
+                self.give_back(run.address, run.len_bytes)?;
+            }
+        }
+        Ok(wiped)
+    }
+
+    /// Asks the kernel which pages were written, and resets them.
+    fn reset_written(
+        &mut self,
+        image: &Image,
+        dirty: &DirtyPages,
+        keep_resident_bytes: usize,
+        mut wiped: Wiped,
+    ) -> rustix::io::Result<Wiped> {
         let base = self.base.addr();
-        dirty.for_each_range(base, base + image_bytes, |start, end| {
+        let mut kept = Vec::new();
+        dirty.for_each_range(base, base + image.memory_bytes(), |start, end| {
             let (offset, len) = (start - base, end - start);
             let budget = keep_resident_bytes - wiped.overwritten_bytes as usize;
             let overwritten = len.min(budget);
-            // SAFETY: the kernel names ranges within those that it was asked about, which are the
-            // slot's accessible memory; no instance uses the slot now.
-            let memory =
-                unsafe { std::slice::from_raw_parts_mut(self.base.add(offset), overwritten) };
-            image.restore(offset, memory);
-            wiped.overwritten_bytes += overwritten as u64;
+            if overwritten > 0 {
+                self.restore(image, offset..offset + overwritten);
+                wiped.overwritten_bytes += overwritten as u64;
+                kept.push(offset..offset + overwritten);
+            }
             if overwritten < len {
                 self.give_back(offset + overwritten, len - overwritten)?;
                 wiped.returned_bytes += (len - overwritten) as u64;
             }
             Ok(())
         })?;
-        self.resets = self.resets.wrapping_add(1);
-        if image.memory_bytes() >= LARGE_BYTES && self.resets.is_multiple_of(RESETS_PER_VIEW) {
-            for run in image.constants() {
-                self.give_back(run.address, run.len_bytes)?;
-            }
-        }
+        self.kept = Some(kept);
         Ok(wiped)
+    }
+
+    /// Overwrites pages with the image's content.
+    fn restore(&self, image: &Image, pages: Range<usize>) {
+        // SAFETY: ranges of pages come from the kernel, which names those within what it was asked
+        // about, the slot's accessible memory; no instance uses the slot now.
+        let memory =
+            unsafe { std::slice::from_raw_parts_mut(self.base.add(pages.start), pages.len()) };
+        image.restore(pages.start, memory);
     }
 
     /// Gives written pages back to the kernel: the mapping shows file or zeros again.
@@ -370,9 +408,10 @@ impl Drop for SlotMemory {
         };
         let slots = &self.slots;
         let mut wiped = Wiped::default();
+        let no_new_pages = NO_NEW_PAGES.take();
         if slots.policy.enabled {
             let keep = slots.policy.keep_resident_bytes;
-            match slot.reset(&slots.image, slots.dirty, keep) {
+            match slot.reset(&slots.image, slots.dirty, keep, no_new_pages) {
                 Ok(reset) => wiped = reset,
                 // Unmapping erases as well; the next instance gets a new slot.
                 Err(_) => return,
@@ -417,21 +456,47 @@ mod tests {
         let image = Image::in_memory(&memory, &[]).unwrap();
         for dirty in [DirtyPages::of_process(), None] {
             let mut slot = Slot::map(&image, 1 << 30, 1 << 20).unwrap();
-            for reset in 1..=2 * RESETS_PER_VIEW + 1 {
+            for reset in 1..=3 {
                 // SAFETY: all of the image is accessible, and nobody else has the slot.
                 let bytes = unsafe { std::slice::from_raw_parts_mut(slot.base, memory.len()) };
                 for at in [0, weights / 2 + 1, weights - 1, weights, memory.len() - 1] {
                     bytes[at] = 0xee;
                 }
-                slot.reset(&image, dirty, 3 * HOST_PAGE).unwrap();
-                let resident = resident_bytes(&slot, weights);
-                if reset.is_multiple_of(RESETS_PER_VIEW) {
-                    assert_eq!(resident, 0, "after {reset} resets");
-                }
+                slot.reset(&image, dirty, 3 * HOST_PAGE, false).unwrap();
+                assert_eq!(resident_bytes(&slot, weights), 0, "after {reset} resets");
                 // SAFETY: as above; the slice before is not used any more.
                 let bytes = unsafe { std::slice::from_raw_parts(slot.base, memory.len()) };
                 assert!(bytes == memory, "after {reset} resets");
             }
         }
+    }
+    #[test]
+    fn without_new_pages_those_that_were_kept_are_reset() {
+        let Some(dirty) = DirtyPages::of_process() else {
+            eprintln!("skipped: this kernel has no PAGEMAP_SCAN");
+            return;
+        };
+        let mut memory = vec![0u8; 1 << 20];
+        memory[5 * HOST_PAGE] = 7;
+        let image = Image::in_memory(&memory, &[]).unwrap();
+        let mut slot = Slot::map(&image, 1 << 30, 1 << 20).unwrap();
+        let write_and_reset = |slot: &mut Slot, pages: &[usize], no_new_pages| {
+            // SAFETY: all of the image is accessible, and nobody else has the slot.
+            let bytes = unsafe { std::slice::from_raw_parts_mut(slot.base, memory.len()) };
+            for page in pages {
+                bytes[page * HOST_PAGE] = 0xee;
+            }
+            let wiped = slot.reset(&image, Some(dirty), 2 * HOST_PAGE, no_new_pages);
+            // SAFETY: as above; the slice before is not used any more.
+            let bytes = unsafe { std::slice::from_raw_parts(slot.base, memory.len()) };
+            (bytes == memory, wiped.unwrap().bytes() / HOST_PAGE as u64)
+        };
+        // Nothing is known of a slot that was never reset, whatever is said of it.
+        assert_eq!(write_and_reset(&mut slot, &[5, 100, 101], true), (true, 3));
+        // Two of the pages were kept, and are written again without a fault.
+        assert_eq!(write_and_reset(&mut slot, &[5, 100], true), (true, 2));
+        // Who says so without reason leaves something: that is what the count of faults is for.
+        assert_eq!(write_and_reset(&mut slot, &[101], true), (false, 2));
+        assert_eq!(write_and_reset(&mut slot, &[], false), (true, 3));
     }
 }
