@@ -32,6 +32,7 @@ mod kept;
 mod native_kernels;
 mod slots;
 pub(crate) mod stack;
+mod unwritten;
 
 use std::collections::BTreeSet;
 use std::iter;

@@ -2,7 +2,7 @@
 
 use super::offload;
 
-/// Tables from this size on are read by the host, where there is one: it has the constants of all
+/// Tables from this size on are read by the host, where there is one: it has the weights of all
 /// guests once, and each guest would have its own view of the pages that it reads.
 const LARGE_BYTES: usize = 1 << 20;
 

@@ -118,8 +118,8 @@ impl From<CellError> for Problem {
 pub(super) struct Shared {
     /// Instruction set, threads and numerics.
     pub(super) env: Env,
-    /// Where constants are read.
-    pub(super) image: Arc<Image>,
+    /// The memories of the instances, and their image.
+    pub(super) slots: Arc<Slots>,
 }
 
 /// What the host keeps beside an instance.
@@ -202,7 +202,6 @@ struct Exports {
 /// Makes instances of one image.
 pub(super) struct Cells {
     engine: Engine,
-    slots: Arc<Slots>,
     shared: Arc<Shared>,
     instance: InstancePre<CellState>,
     exports: Exports,
@@ -228,7 +227,7 @@ impl Cells {
         } else {
             Door::PureCell
         };
-        let slots = Slots::new(image.clone(), settings.wipe);
+        let slots = Slots::new(image, settings.wipe);
         let engine = code::engine(slots.clone()).map_err(host)?;
         let module = code::module(&engine, settings.guest.guest(), door, cache)?;
         let mut linker = Linker::new(&engine);
@@ -250,10 +249,9 @@ impl Cells {
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
         Ok(Self {
             engine,
-            slots,
             shared: Arc::new(Shared {
                 env: settings.env.clone(),
-                image,
+                slots,
             }),
             instance,
             exports,
@@ -267,11 +265,11 @@ impl Cells {
     }
 
     pub(super) fn image(&self) -> &Image {
-        &self.shared.image
+        self.shared.slots.image()
     }
 
     pub(super) fn scans_pagemap(&self) -> bool {
-        self.slots.scans_pagemap()
+        self.shared.slots.scans_pagemap()
     }
 
     /// Answers a message in a fresh instance, shows its memory to `inspect`, and drops it.

@@ -12,6 +12,8 @@ use std::sync::OnceLock;
 
 use rustix::ioctl::{self, Ioctl, IoctlOutput, Opcode};
 
+use super::slots::HOST_PAGE;
+
 const IS_FILE: u64 = 1 << 2;
 const IS_PRESENT: u64 = 1 << 3;
 const IS_SWAPPED: u64 = 1 << 4;
@@ -124,6 +126,16 @@ impl DirtyPages {
         Ok(())
     }
 
+    /// Whether a page was written that has a byte between two addresses.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub(crate) fn any(&self, start: usize, end: usize) -> rustix::io::Result<bool> {
+        let (start, end) = (start - start % HOST_PAGE, end.next_multiple_of(HOST_PAGE));
+        let (found, _) = self.scan(start, end, &mut [PageRange::default()])?;
+        Ok(found > 0)
+    }
+
     fn scan(
         &self,
         start: usize,
@@ -156,7 +168,7 @@ mod tests {
             eprintln!("skipped: this kernel has no PAGEMAP_SCAN");
             return;
         };
-        const PAGE: usize = 4096;
+        const PAGE: usize = HOST_PAGE;
         let mut map = memmap2::MmapOptions::new()
             .len(8 * PAGE)
             .map_anon()
@@ -173,5 +185,16 @@ mod tests {
         };
         pages.for_each_range(base, base + 8 * PAGE, visit).unwrap();
         assert_eq!(found, [(2, 4), (6, 7)]);
+        for (start, end, expected) in [
+            (0, 2 * PAGE, false),
+            (0, 2 * PAGE + 1, true),
+            (4 * PAGE - 1, 5 * PAGE, true),
+            (4 * PAGE, 6 * PAGE, false),
+            (7 * PAGE, 8 * PAGE, false),
+            (0, 8 * PAGE, true),
+        ] {
+            let any = pages.any(base + start, base + end);
+            assert_eq!(any, Ok(expected), "{start} to {end}");
+        }
     }
 }

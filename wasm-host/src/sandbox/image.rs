@@ -15,7 +15,6 @@ use std::os::fd::AsFd;
 use std::path::Path;
 
 use bytes::Bytes;
-use lethe_engine::kernels::offload::Constants;
 use lethe_server::ModelInfo;
 use lethe_server::wire::{Reader, WireError, Writer};
 
@@ -27,8 +26,8 @@ const MAGIC: &[u8; 8] = b"LETHEIMG";
 const HASH_BYTES: usize = 32;
 /// Where the bytes begin that the hash covers.
 const HASHED: usize = MAGIC.len() + HASH_BYTES;
-/// Constants shorter than this are not worth looking up.
-const CONSTANT_BYTES: usize = 64 << 10;
+/// Runs shorter than this are not worth looking up.
+const LONG_BYTES: usize = 64 << 10;
 /// Bytes of a file that are looked at together; whole pages.
 const CHUNK_BYTES: usize = 256 << 10;
 /// Zero bytes that are stored rather than beginning another piece: every piece is a mapping of its
@@ -209,10 +208,10 @@ impl Image {
         &self.pieces
     }
 
-    /// The runs of pages that are long and nowhere zero: what a model's weights look like, and
-    /// nothing that a run writes to, since all that is erased before an image is made.
-    pub(crate) fn constants(&self) -> impl Iterator<Item = Piece> {
-        let long = |piece: &&Piece| piece.len_bytes >= CONSTANT_BYTES;
+    /// The runs of pages that are long and none of them zero: what a model's weights look like. Pages
+    /// of freed memory can look so as well, since an allocator's notes stay in them.
+    pub(crate) fn long_runs(&self) -> impl Iterator<Item = Piece> {
+        let long = |piece: &&Piece| piece.len_bytes >= LONG_BYTES;
         self.filled.iter().filter(long).copied()
     }
 
@@ -252,12 +251,10 @@ impl Image {
         }
         memory.fill(0);
     }
-}
 
-impl Constants for Image {
-    /// What is long and lies in the [`constants`](Image::constants).
-    fn find(&self, address: usize, len_bytes: usize) -> Option<&[u8]> {
-        if len_bytes < CONSTANT_BYTES {
+    /// What is long and lies in one of the [`long_runs`](Self::long_runs).
+    pub(crate) fn long_run(&self, address: usize, len_bytes: usize) -> Option<&[u8]> {
+        if len_bytes < LONG_BYTES {
             return None;
         }
         let next = self
@@ -363,12 +360,12 @@ mod tests {
     }
 
     #[test]
-    fn constants_are_long_runs_of_filled_pages() {
+    fn long_runs_are_of_filled_pages() {
         let mut memory = vec![0u8; 1 << 20];
         memory[..20 * HOST_PAGE].fill(1);
         memory[30 * HOST_PAGE..70 * HOST_PAGE].fill(2);
         let image = Image::in_memory(&memory, &models()).unwrap();
-        let runs = image.constants().map(|run| (run.address, run.len_bytes));
+        let runs = image.long_runs().map(|run| (run.address, run.len_bytes));
         let pages = |n: usize| n * HOST_PAGE;
         assert!(runs.eq([(0, pages(20)), (pages(30), pages(40))]));
         for (address, len, found) in [
@@ -383,9 +380,9 @@ mod tests {
             (usize::MAX, pages(16), false),
             (0, usize::MAX, false),
         ] {
-            let constant = image.find(address, len);
-            assert_eq!(constant.is_some(), found, "{len} bytes at {address}");
-            assert!(constant.is_none_or(|bytes| bytes == &memory[address..][..len]));
+            let run = image.long_run(address, len);
+            assert_eq!(run.is_some(), found, "{len} bytes at {address}");
+            assert!(run.is_none_or(|bytes| bytes == &memory[address..][..len]));
         }
     }
 

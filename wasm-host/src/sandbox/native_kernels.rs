@@ -1,7 +1,9 @@
 //! The import module `lethe:kernels`: the host's kernels on the guest's memory.
 //!
 //! The guest says what to compute in words ([`lethe_engine::kernels::offload`]), which are checked
-//! as those of an adversary. The kernels keep no state; what they leave in the host's scratch memory is wiped when the instance is dropped.
+//! as those of an adversary. What the instance did not write is read from the image, which all
+//! instances share. The kernels keep no state; what they leave in the host's scratch memory is wiped
+//! when the instance is dropped.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -9,7 +11,7 @@ use lethe_engine::kernels::env::Env;
 use lethe_engine::kernels::offload;
 use wasmtime::{Caller, Extern, Linker};
 
-use super::cell::CellState;
+use super::cell::{CellState, Shared};
 use crate::guest::KERNELS;
 
 /// More words than any call has.
@@ -45,8 +47,9 @@ fn compute(mut caller: Caller<'_, CellState>, address: u32, count: u32) -> wasmt
     state.computed = true;
     // Kernels assert what their callers promise; a guest promises nothing.
     let done = catch_unwind(AssertUnwindSafe(|| {
-        // Not from the image: what is long and not zero in it is not always constant.
-        offload::perform(&state.shared.env, memory, &(), &words[..count])
+        let Shared { env, slots } = &*state.shared;
+        let unwritten = slots.unwritten(memory);
+        offload::perform(env, memory, &unwritten, &words[..count])
     }));
     match done {
         Ok(done) => Ok(done?),

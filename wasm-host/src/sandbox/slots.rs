@@ -31,6 +31,7 @@ use wasmtime::{LinearMemory, MemoryCreator, MemoryType};
 
 use super::dirty::DirtyPages;
 use super::image::Image;
+use super::unwritten::Unwritten;
 
 /// Bytes of a page of the host.
 pub(crate) const HOST_PAGE: usize = 4096;
@@ -133,6 +134,16 @@ impl Slots {
     /// Whether resets ask the kernel which pages were written.
     pub(crate) fn scans_pagemap(&self) -> bool {
         self.dirty.is_some()
+    }
+
+    /// The image that all slots begin with.
+    pub(crate) fn image(&self) -> &Image {
+        &self.image
+    }
+
+    /// What of an instance's memory is as in the image.
+    pub(super) fn unwritten(&self, memory: &[u8]) -> Unwritten<'_> {
+        Unwritten::new(&self.image, self.dirty, memory.as_ptr().addr())
     }
 
     fn free(&self) -> std::sync::MutexGuard<'_, Vec<Slot>> {
@@ -296,7 +307,7 @@ impl Slot {
             _ => wiped = self.reset_written(image, dirty, keep_resident_bytes, wiped)?,
         }
         if image.memory_bytes() >= LARGE_BYTES {
-            for run in image.constants() {
+            for run in image.long_runs() {
                 self.give_back(run.address, run.len_bytes)?;
             }
         }
@@ -426,6 +437,8 @@ impl Drop for SlotMemory {
 mod tests {
     use std::fs;
 
+    use lethe_engine::kernels::offload::Constants;
+
     use super::*;
 
     /// Bytes of a slot's first `len` that count as resident memory of this process.
@@ -470,6 +483,50 @@ mod tests {
             }
         }
     }
+
+    #[test]
+    fn what_was_written_is_not_read_from_the_image() {
+        let Some(dirty) = DirtyPages::of_process() else {
+            eprintln!("skipped: this kernel has no PAGEMAP_SCAN");
+            return;
+        };
+        const PAGES: usize = 64;
+        let memory = [7u8; PAGES * HOST_PAGE];
+        let image = Image::in_memory(&memory, &[]).unwrap();
+        let mut slot = Slot::map(&image, 1 << 30, 1 << 20).unwrap();
+        let found = |slot: &Slot, dirty, first: usize, pages: usize| {
+            let unwritten = Unwritten::new(&image, dirty, slot.base.addr());
+            let bytes = unwritten.find(first * HOST_PAGE + 4, pages * HOST_PAGE - 8);
+            assert!(bytes.is_none_or(|bytes| bytes == &memory[4..pages * HOST_PAGE - 4]));
+            bytes.is_some()
+        };
+        let write = |slot: &Slot, page: usize| {
+            // SAFETY: all of the image is accessible, and nobody else has the slot.
+            unsafe { slot.base.add(page * HOST_PAGE).write(0xee) };
+        };
+        assert!(found(&slot, Some(dirty), 0, PAGES));
+        assert!(!found(&slot, None, 0, PAGES), "nobody to ask");
+        write(&slot, 20);
+        for (first, pages, unwritten) in [
+            (0, PAGES, false),
+            (4, 17, false),
+            (0, 20, true),
+            (21, 20, true),
+        ] {
+            assert_eq!(
+                found(&slot, Some(dirty), first, pages),
+                unwritten,
+                "{pages} pages at {first}"
+            );
+        }
+        // A page that is kept is the instance's own, though it has the image's content; one that was
+        // given back is the image's again.
+        write(&slot, 50);
+        slot.reset(&image, Some(dirty), HOST_PAGE, false).unwrap();
+        assert!(!found(&slot, Some(dirty), 0, 40));
+        assert!(found(&slot, Some(dirty), 21, 40));
+    }
+
     #[test]
     fn without_new_pages_those_that_were_kept_are_reset() {
         let Some(dirty) = DirtyPages::of_process() else {

@@ -16,9 +16,9 @@ use crate::kernels::gemm::{
 use crate::kernels::integer_gemm::{self, Bytes, Lhs, Output, PackedRhsRef, Scale};
 use crate::kernels::rows;
 
-/// What a host has of a guest's memory beside that memory: what never changes in it.
+/// What a host has of a guest's memory outside of it as well: a model's weights, say.
 pub trait Constants {
-    /// The `len_bytes` bytes at an address, if they are constant and here.
+    /// The `len_bytes` bytes at an address, if the host has the same bytes elsewhere.
     fn find(&self, address: usize, len_bytes: usize) -> Option<&[u8]>;
 }
 
@@ -32,8 +32,7 @@ impl Constants for () {
 /// Computes what a guest's words say, on its memory.
 ///
 /// Operands are read from `constants` where it has them, which spares many guests of one model from
-/// having its weights mapped each for itself. A guest that wrote over its constants gets results of
-/// what they were.
+/// having its weights mapped each for itself.
 ///
 /// # Errors
 /// When the words are not a call, or name what is not in the memory.
@@ -119,9 +118,10 @@ impl<'a> Reader<'a> {
             Some(start) => (self.after, start),
             None => (self.before, address),
         };
-        let bytes = self.constants.find(address, len_bytes);
-        let bytes = bytes.or_else(|| memory.get(start..)?.get(..len_bytes));
-        bytemuck::try_cast_slice(bytes.ok_or_else(outside)?).map_err(|_| outside())
+        let bytes = memory.get(start..).and_then(|rest| rest.get(..len_bytes));
+        let bytes = bytes.ok_or_else(outside)?;
+        let bytes = self.constants.find(address, len_bytes).unwrap_or(bytes);
+        bytemuck::try_cast_slice(bytes).map_err(|_| outside())
     }
 
     fn optional<T: Pod>(&mut self) -> Result<Option<&'a [T]>, OffloadError> {
