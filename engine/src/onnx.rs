@@ -21,23 +21,7 @@ pub fn read_model(bytes: Bytes) -> Result<proto::Model, Error> {
     if bytes.is_empty() {
         return Err(Error::malformed("the file is empty"));
     }
-    check(proto::Model::decode(bytes))
-}
-
-/// Decodes a model file into messages with memory of their own: what is dropped of them is free,
-/// whatever else of the file is still in use.
-///
-/// # Errors
-/// As [`read_model`].
-pub fn copy_model(bytes: &[u8]) -> Result<proto::Model, Error> {
-    if bytes.is_empty() {
-        return Err(Error::malformed("the file is empty"));
-    }
-    check(proto::Model::decode(bytes))
-}
-
-fn check(decoded: Result<proto::Model, prost::DecodeError>) -> Result<proto::Model, Error> {
-    let model = decoded.map_err(|e| Error::malformed(e.to_string()))?;
+    let model = proto::Model::decode(bytes).map_err(|e| Error::malformed(e.to_string()))?;
     if model.graph.is_none() {
         return Err(Error::malformed("there is no graph in it"));
     }

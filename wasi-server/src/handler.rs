@@ -171,11 +171,19 @@ impl Handler {
             _ if request.accepts(EVENT_STREAM) => None,
             Ok(Route::Infer) => Some(self.infer(&exchange)),
             Ok(Route::ModelInfer { name, version }) => {
-                let model = self.model(&name, version.as_deref());
-                Some(model.and_then(|model| self.infer_by(model, &exchange)))
+                Some(self.infer_named(&name, version.as_deref(), &exchange))
             }
             _ => None,
         }
+    }
+
+    fn infer_named(
+        &self,
+        name: &str,
+        version: Option<&str>,
+        exchange: &Exchange<'_>,
+    ) -> Result<Prepared<'_>, Problem> {
+        self.infer_by(self.model(name, version)?, exchange)
     }
 
     /// The answer as events, each made when it is asked for; `None` where the request does not take
@@ -207,13 +215,14 @@ impl Handler {
     }
 
     fn answer_route(&self, route: Route<'_>, exchange: &Exchange<'_>) -> Result<Response, Problem> {
+        let cancel = exchange.cancel;
         Ok(match route {
-            Route::Infer => self.infer(exchange)?.answer(exchange.cancel)?,
-            Route::Batch => self.batch(exchange)?,
+            Route::Infer => self.infer(exchange)?.answer(cancel)?,
             Route::ModelInfer { name, version } => {
-                let model = self.model(&name, version.as_deref())?;
-                self.infer_by(model, exchange)?.answer(exchange.cancel)?
+                let prepared = self.infer_named(&name, version.as_deref(), exchange)?;
+                prepared.answer(cancel)?
             }
+            Route::Batch => self.batch(exchange)?,
             Route::Health => health(),
             Route::Models => list(self.models.iter().map(Model::info)),
             Route::Live => live(),

@@ -53,11 +53,10 @@ pub(crate) fn load(message: Bytes) -> Result<Model, Problem> {
         false => Numerics::Fast,
     };
     // Slices of the message would keep all of it.
-    let mut model = onnx::copy_model(&load.model)?;
+    let mut model = onnx::read_model(load.model)?;
     external_data::take_in(&mut model, &Files(load.files))?;
     let warm_up = copied(&load.warm_up)?;
     let name = load.name;
-    drop(load.model);
     drop(load.warm_up);
 
     let options = SessionOptions {

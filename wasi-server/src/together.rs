@@ -38,15 +38,15 @@ impl Handler {
 
     /// Answers several requests, in order.
     fn answer_calls(&self, calls: &[Call], cancel: Option<&AtomicBool>) -> Vec<Answer> {
-        let mut answers: Vec<Option<Answer>> = calls.iter().map(|_| None).collect();
+        let mut answers: Vec<(usize, Answer)> = Vec::with_capacity(calls.len());
         let mut left: Vec<(usize, Item<'_>)> = Vec::with_capacity(calls.len());
         for (i, call) in calls.iter().enumerate() {
             match self.item(call) {
                 Some(Ok(item)) => left.push((i, item)),
-                Some(Err(problem)) => answers[i] = Some(Answer::Http(problem.into())),
+                Some(Err(problem)) => answers.push((i, Answer::Http(problem.into()))),
                 None => {
                     let answer = self.answer_call(call, cancel);
-                    answers[i] = Some(answer.unwrap_or_else(Answer::Problem));
+                    answers.push((i, answer.unwrap_or_else(Answer::Problem)));
                 }
             }
         }
@@ -58,14 +58,12 @@ impl Handler {
                 let (now, later) = rest.split_at(1 << rest.len().ilog2());
                 rest = later;
                 let items: Vec<&Item<'_>> = now.iter().map(|(_, item)| item).collect();
-                for ((i, _), answer) in now.iter().zip(answer_items(&items, cancel)) {
-                    answers[*i] = Some(answer);
-                }
+                let places = now.iter().map(|&(i, _)| i);
+                answers.extend(places.zip(answer_items(&items, cancel)));
             }
         }
-        let unanswered = || Answer::Problem(Problem::no_model());
-        let answers = answers.into_iter();
-        answers.map(|a| a.unwrap_or_else(unanswered)).collect()
+        answers.sort_unstable_by_key(|&(i, _)| i);
+        answers.into_iter().map(|(_, answer)| answer).collect()
     }
 
     /// A call for one run, as far as it was understood; `None` where it asks for something else.

@@ -5,6 +5,7 @@
 //! folder/weights.bin   mapped when an initializer names it; never a file outside of `folder`
 //! ```
 
+mod content;
 pub(crate) mod mapping;
 
 use bytes::Bytes;
@@ -15,6 +16,8 @@ use std::sync::Mutex;
 
 use lethe_engine::Error;
 use lethe_engine::onnx::{self, external_data::ExternalData, proto};
+
+pub use content::Content;
 
 /// A model file that cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -29,11 +32,11 @@ pub struct ModelFileError {
 /// A model's bytes and the folder it may take external data from.
 #[derive(Debug)]
 pub struct ModelFile {
-    bytes: Bytes,
+    content: Content,
     /// `None` for a model that came without one.
     folder: Option<PathBuf>,
     /// External files already mapped, by location.
-    mapped: Mutex<BTreeMap<String, Bytes>>,
+    mapped: Mutex<BTreeMap<String, Content>>,
 }
 
 impl ModelFile {
@@ -50,10 +53,10 @@ impl ModelFile {
         if file.metadata().map_err(fail)?.is_dir() {
             return Err(fail(std::io::ErrorKind::IsADirectory.into()));
         }
-        let bytes = mapping::read_only(&file).map_err(fail)?;
+        let content = Content::map(file).map_err(fail)?;
         let folder = path.parent().filter(|p| !p.as_os_str().is_empty());
         Ok(Self {
-            bytes,
+            content,
             folder: Some(folder.unwrap_or(Path::new(".")).into()),
             mapped: Mutex::default(),
         })
@@ -62,7 +65,7 @@ impl ModelFile {
     /// A model that came as bytes, with no folder: it has no external data.
     pub fn of_bytes(bytes: Bytes) -> Self {
         Self {
-            bytes,
+            content: bytes.into(),
             folder: None,
             mapped: Mutex::default(),
         }
@@ -70,7 +73,12 @@ impl ModelFile {
 
     /// The file's bytes.
     pub fn bytes(&self) -> &Bytes {
-        &self.bytes
+        self.content.bytes()
+    }
+
+    /// The file's content.
+    pub(crate) fn content(&self) -> &Content {
+        &self.content
     }
 
     /// The decoded model, whose weights are slices of the file.
@@ -78,10 +86,10 @@ impl ModelFile {
     /// # Errors
     /// When the bytes are no ONNX model.
     pub fn decode(&self) -> Result<proto::Model, Error> {
-        onnx::read_model(self.bytes.clone())
+        onnx::read_model(self.bytes().clone())
     }
 
-    fn map(&self, location: &str) -> std::io::Result<Bytes> {
+    fn map(&self, location: &str) -> std::io::Result<Content> {
         let Some(folder) = &self.folder else {
             let reason = format!("{location:?} did not come with the model");
             return Err(std::io::Error::other(reason));
@@ -94,24 +102,32 @@ impl ModelFile {
         }
         let file = File::open(path)?;
         match file.metadata()?.is_file() {
-            true => mapping::read_only(&file),
+            true => Content::map(file),
             false => Err(std::io::Error::other(format!("{location:?} is no file"))),
         }
+    }
+
+    /// The content of a file beside it.
+    ///
+    /// # Errors
+    /// A reason, where it cannot be had.
+    pub(crate) fn beside(&self, location: &str) -> Result<Content, String> {
+        let mut mapped = self
+            .mapped
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        if let Some(content) = mapped.get(location) {
+            return Ok(content.clone());
+        }
+        let content = self.map(location).map_err(|e| e.to_string())?;
+        mapped.insert(location.into(), content.clone());
+        Ok(content)
     }
 }
 
 impl ExternalData for ModelFile {
     fn open(&self, location: &str) -> Result<Bytes, String> {
-        let mut mapped = self
-            .mapped
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
-        if let Some(bytes) = mapped.get(location) {
-            return Ok(bytes.clone());
-        }
-        let bytes = self.map(location).map_err(|e| e.to_string())?;
-        mapped.insert(location.into(), bytes.clone());
-        Ok(bytes)
+        Ok(self.beside(location)?.bytes().clone())
     }
 }
 

@@ -42,7 +42,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use lethe_engine::kernels::env::Env;
-use lethe_engine::onnx::external_data::ExternalData;
 use lethe_engine::{Numerics, Value};
 use lethe_server::message::{Answer, Call, Load, LoadOptions};
 use lethe_server::{ModelInfo, Problem, Request, Response};
@@ -54,7 +53,8 @@ pub use cell::{CallControl, CellError, Limits};
 pub use kept::KeptCell;
 pub use slots::{WipePolicy, Wiped};
 
-use crate::model_file::ModelFile;
+use crate::model_file::{Content, ModelFile};
+use cache::Key;
 use cell::Cells;
 use image::Image;
 
@@ -64,16 +64,16 @@ pub struct ModelSource {
     /// The name that requests use.
     pub name: String,
     /// The ONNX file.
-    pub model: Bytes,
+    pub model: Content,
     /// Files beside it that hold external data: path and content.
-    pub files: Vec<(String, Bytes)>,
+    pub files: Vec<(String, Content)>,
     /// Inputs of the run that warms the model up; empty for zeros of the smallest shapes.
     pub warm_up: Vec<(String, Value)>,
 }
 
 impl ModelSource {
     /// A model without external data.
-    pub fn new(name: impl Into<String>, model: impl Into<Bytes>) -> Self {
+    pub fn new(name: impl Into<String>, model: impl Into<Content>) -> Self {
         let (name, model) = (name.into(), model.into());
         Self {
             name,
@@ -99,10 +99,10 @@ impl ModelSource {
         // What cannot be had is missing in the guest, whose error names the tensor.
         let files = locations
             .into_iter()
-            .filter_map(|location| Some((location.to_owned(), file.open(location).ok()?)));
+            .filter_map(|location| Some((location.to_owned(), file.beside(location).ok()?)));
         Ok(Self {
             files: files.collect(),
-            ..Self::new(name, file.bytes().clone())
+            ..Self::new(name, file.content().clone())
         })
     }
 }
@@ -434,13 +434,9 @@ pub(crate) fn model_image(
     settings: &SandboxSettings,
 ) -> Result<Arc<Image>, SandboxError> {
     let host = |error: image::ImageError| SandboxError::Host(error.to_string());
-    let loads: Vec<Load> = sources
-        .iter()
-        .map(|source| load_message(source, settings))
-        .collect();
     let cache = Cache::new(settings.cache.as_deref());
     let guest = settings.guest.guest();
-    let key = image_key(guest.hash(), &loads);
+    let key = image_key(guest.hash(), sources, settings);
     if let Some(image) = cache.image(&key) {
         return Ok(Arc::new(image));
     }
@@ -455,8 +451,14 @@ pub(crate) fn model_image(
     let fresh = Image::of_guest(guest).map_err(|error| host(error.into()))?;
     let cells = Cells::new(Arc::new(fresh), &loading, &cache)?;
     let mut loader = cells.loader()?;
-    let mut models = Vec::with_capacity(loads.len());
-    for load in loads {
+    let mut models = Vec::with_capacity(sources.len());
+    for source in sources {
+        let mut load = load_head(source, settings);
+        load.model = source.model.bytes().clone();
+        let files = source.files.iter();
+        load.files = files
+            .map(|(path, content)| (path.clone(), content.bytes().clone()))
+            .collect();
         let answer = wiped_bytes(cells.handle(&mut loader, &load.encode())?);
         match Answer::decode(answer).map_err(|error| SandboxError::Load(error.into()))? {
             Answer::Loaded(info) => models.push(info),
@@ -472,32 +474,25 @@ pub(crate) fn model_image(
         .map_err(host)
 }
 
-/// The name of the image of a guest that has carried these out, without a copy of the models.
-fn image_key(guest: &[u8], loads: &[Load]) -> String {
-    let heads: Vec<Vec<u8>> = loads
-        .iter()
-        .map(|load| {
-            let head = Load {
-                model: Bytes::new(),
-                files: Vec::new(),
-                ..load.clone()
-            };
-            head.encode()
-        })
-        .collect();
-    let mut parts = vec![guest];
-    for (load, head) in loads.iter().zip(&heads) {
-        parts.extend([&head[..], &load.model]);
-        for (path, content) in &load.files {
-            parts.extend([path.as_bytes(), content]);
+/// The name of the image of a guest that has loaded these models, without a copy of them.
+fn image_key(guest: &[u8], sources: &[ModelSource], settings: &SandboxSettings) -> String {
+    let mut key = Key::default();
+    key.add(guest);
+    for source in sources {
+        key.add(&load_head(source, settings).encode());
+        key.add_content(&source.model);
+        for (path, content) in &source.files {
+            key.add(path.as_bytes());
+            key.add_content(content);
         }
         // Where the files end.
-        parts.push(b"");
+        key.add(b"");
     }
-    Cache::key(&parts)
+    key.finish()
 }
 
-fn load_message(source: &ModelSource, settings: &SandboxSettings) -> Load {
+/// What a guest is told of a model to load, but for its files.
+fn load_head(source: &ModelSource, settings: &SandboxSettings) -> Load {
     Load {
         name: source.name.clone(),
         options: LoadOptions {
@@ -509,7 +504,7 @@ fn load_message(source: &ModelSource, settings: &SandboxSettings) -> Load {
             most_together: settings.most_together,
         },
         warm_up: source.warm_up.clone(),
-        model: source.model.clone(),
-        files: source.files.clone(),
+        model: Bytes::new(),
+        files: Vec::new(),
     }
 }

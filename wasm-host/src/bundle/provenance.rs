@@ -15,6 +15,7 @@ use wasmparser::{Encoding, Parser, Payload};
 
 use super::{BundleError, BundleOptions, OperatorSet};
 use crate::guest::hex;
+use crate::model_file::Content;
 use crate::sandbox::ModelSource;
 
 /// Name of the section that tells where a bundle comes from.
@@ -97,7 +98,8 @@ pub(super) fn append(
         include_str!("../../../LICENSE-APACHE"),
     );
     for (source, info) in models.iter().zip(infos) {
-        let model = onnx::read_model(source.model.clone()).map_err(|error| failed(&error))?;
+        let model =
+            onnx::read_model(source.model.bytes().clone()).map_err(|error| failed(&error))?;
         licenses.push_str(&license_of(&source.name, &model));
         bundled.push(describe(source, info, &model));
     }
@@ -124,10 +126,10 @@ pub(super) fn append(
 }
 
 fn describe(source: &ModelSource, info: &ModelInfo, model: &proto::Model) -> BundledModel {
-    let file = |(path, content): &(String, bytes::Bytes)| BundledFile {
+    let file = |(path, content): &(String, Content)| BundledFile {
         path: path.clone(),
-        sha256: hex(&Sha256::digest(content)),
-        bytes: content.len() as u64,
+        sha256: hex(&Sha256::digest(content.bytes())),
+        bytes: content.bytes().len() as u64,
     };
     let opset = |opset: &proto::OperatorSetId| Opset {
         domain: match opset.domain.as_deref() {
@@ -140,8 +142,8 @@ fn describe(source: &ModelSource, info: &ModelInfo, model: &proto::Model) -> Bun
     let producer: Vec<&str> = producer.into_iter().flatten().map(String::as_str).collect();
     BundledModel {
         info: info.clone(),
-        sha256: hex(&Sha256::digest(&source.model)),
-        bytes: source.model.len() as u64,
+        sha256: hex(&Sha256::digest(source.model.bytes())),
+        bytes: source.model.bytes().len() as u64,
         files: source.files.iter().map(file).collect(),
         ir_version: model.ir_version.unwrap_or_default(),
         opsets: model.opset_import.iter().map(opset).collect(),

@@ -31,7 +31,7 @@ fn native(model: &ModelSource, request: &Request<'_>) -> Response {
         numerics: Numerics::Reproducible,
         ..SessionOptions::default()
     };
-    let session = Session::load(model.model.clone(), &options).unwrap();
+    let session = Session::load(model.model.bytes().clone(), &options).unwrap();
     let model = Model::new(model.name.clone(), session);
     Handler::new(vec![model], 1 << 20).handle(request)
 }
@@ -98,7 +98,9 @@ fn another_model_request_or_answer_is_named() {
     let other = source("vibration");
     assert_eq!(whats(receipt.confirm(&other, &body, not_run)), ["model"]);
     let mut with_file = model.clone();
-    with_file.files.push(("weights".into(), b"x"[..].into()));
+    with_file
+        .files
+        .push(("weights".into(), Content::from(&b"x"[..])));
     assert_eq!(
         whats(receipt.confirm(&with_file, &body, not_run)),
         ["external data"]

@@ -13,6 +13,7 @@ use std::time::SystemTime;
 use lethe_server::ModelInfo;
 
 use super::image::{Image, ImageError};
+use crate::model_file::Content;
 
 /// Images beyond so many bytes in all are removed, those first that were not used longest.
 const MOST_BYTES: u64 = 8 << 30;
@@ -55,18 +56,6 @@ impl Cache {
 
     pub(super) fn is_on_disk(&self) -> bool {
         self.folder.is_some()
-    }
-
-    /// A name for what depends on `parts` and on this version of Lethe. BLAKE3, since a model's
-    /// whole file is among them: SHA-256 would take most of a start.
-    pub(super) fn key(parts: &[&[u8]]) -> String {
-        let mut hash = blake3::Hasher::new();
-        hash.update(env!("CARGO_PKG_VERSION").as_bytes());
-        for part in parts {
-            hash.update(&(part.len() as u64).to_le_bytes());
-            hash.update(part);
-        }
-        hash.finalize().to_hex().to_string()
     }
 
     fn path(&self, key: &str, ending: &str) -> Option<PathBuf> {
@@ -159,5 +148,35 @@ impl Cache {
         if let Err(error) = keep("cwasm", code).and_then(|()| keep("sha256", hash)) {
             eprintln!("lethe: cannot keep compiled code: {error}");
         }
+    }
+}
+
+/// A name for what depends on its parts and on this version of Lethe. BLAKE3, since a model's whole
+/// file is among them: SHA-256 would take most of a start.
+pub(super) struct Key(blake3::Hasher);
+
+impl Default for Key {
+    fn default() -> Self {
+        let mut hash = blake3::Hasher::new();
+        hash.update(env!("CARGO_PKG_VERSION").as_bytes());
+        Self(hash)
+    }
+}
+
+impl Key {
+    pub(super) fn add(&mut self, part: &[u8]) {
+        self.0.update(&(part.len() as u64).to_le_bytes());
+        self.0.update(part);
+    }
+
+    pub(super) fn add_content(&mut self, part: &Content) {
+        self.0.update(&(part.bytes().len() as u64).to_le_bytes());
+        part.for_each_chunk(&mut |chunk| {
+            self.0.update(chunk);
+        });
+    }
+
+    pub(super) fn finish(self) -> String {
+        self.0.finalize().to_hex().to_string()
     }
 }

@@ -13,7 +13,7 @@ use sha2::{Digest, Sha256};
 use wasmtime::{Config, Engine, Module, OptLevel};
 
 use super::SandboxError;
-use super::cache::Cache;
+use super::cache::{Cache, Key};
 use super::slots::{Creator, Slots};
 use crate::guest::{Door, Guest};
 use crate::model_file::mapping;
@@ -57,7 +57,11 @@ pub(super) fn module(
     // wasmtime's own hash covers its version, its settings and the machine's features.
     let mut hasher = DefaultHasher::new();
     engine.precompile_compatibility_hash().hash(&mut hasher);
-    let key = Cache::key(&[guest.hash(), &[door as u8], &hasher.finish().to_le_bytes()]);
+    let mut key = Key::default();
+    key.add(guest.hash());
+    key.add(&[door as u8]);
+    key.add(&hasher.finish().to_le_bytes());
+    let key = key.finish();
     if let Some((path, hash)) = cache.code(&key) {
         if let Some(module) = open(engine, &path, &hash) {
             return Ok(module);

@@ -307,11 +307,28 @@ impl Slot {
             _ => wiped = self.reset_written(image, dirty, keep_resident_bytes, wiped)?,
         }
         if image.memory_bytes() >= LARGE_BYTES {
-            for run in image.long_runs() {
-                self.give_back(run.address, run.len_bytes)?;
-            }
+            self.drop_views(image)?;
         }
         Ok(wiped)
+    }
+
+    /// Gives the pages of long runs back that no instance wrote; those that were kept stay.
+    fn drop_views(&self, image: &Image) -> rustix::io::Result<()> {
+        let mut kept = self.kept.iter().flatten().peekable();
+        for run in image.long_runs() {
+            let (mut start, end) = (run.address, run.address + run.len_bytes);
+            while start < end {
+                // Kept pages go upwards, as runs do.
+                while kept.next_if(|pages| pages.end <= start).is_some() {}
+                let next = kept.peek().map_or(end..end, |pages| pages.start..pages.end);
+                let until = next.start.clamp(start, end);
+                if start < until {
+                    self.give_back(start, until - start)?;
+                }
+                start = next.end.max(until);
+            }
+        }
+        Ok(())
     }
 
     /// Asks the kernel which pages were written, and resets them.

@@ -351,13 +351,8 @@ impl Server {
     ) -> Result<T, Problem> {
         let permit = self.admission.enter(&caller.tenant, deadline).await;
         let permit = permit.map_err(refused)?;
-        let longest = Duration::from_millis(caller.limits().compute_ms);
         let stop = StopOnDrop(Arc::default());
-        let control = CallControl {
-            deadline: Some(deadline.min(Instant::now() + longest).into_std()),
-            memory_bytes: Some(usize::try_from(caller.limits().memory_bytes).unwrap_or(usize::MAX)),
-            stop: stop.0.clone(),
-        };
+        let control = control(caller, deadline, 1, &stop);
         let model = model.clone();
         let (done, ran) = oneshot::channel();
         tokio::task::spawn_blocking(move || {
@@ -368,6 +363,22 @@ impl Server {
             model.open_ahead();
         });
         ran.await.map_err(|_| not_carried_out())
+    }
+}
+
+/// What `runs` runs that begin now may take, until a deadline that is theirs all.
+pub(super) fn control(
+    caller: &Caller,
+    deadline: Instant,
+    runs: u32,
+    stop: &StopOnDrop,
+) -> CallControl {
+    let limits = caller.limits();
+    let longest = Duration::from_millis(limits.compute_ms).saturating_mul(runs);
+    CallControl {
+        deadline: Some(deadline.min(Instant::now() + longest).into_std()),
+        memory_bytes: Some(usize::try_from(limits.memory_bytes).unwrap_or(usize::MAX)),
+        stop: stop.0.clone(),
     }
 }
 

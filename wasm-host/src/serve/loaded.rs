@@ -13,7 +13,9 @@ use lethe_server::{Handler, Model, ModelInfo, Problem, Request, Response};
 use super::together::{Rooms, SMALL_BYTES};
 use crate::model_file::ModelFile;
 use crate::receipt::{ModelIdentity, Receipt, RunIdentity};
-use crate::sandbox::{CallControl, CallReport, KeptCell, ModelSource, Sandbox, SandboxSettings};
+use crate::sandbox::{
+    CallControl, CallReport, KeptCell, ModelSource, Sandbox, SandboxSettings, outputs_in,
+};
 use crate::settings::{Isolation, RunSettings};
 use crate::signing::SigningKey;
 
@@ -264,14 +266,8 @@ impl Loaded {
         inputs: Vec<(String, Value)>,
         control: &CallControl,
     ) -> (Result<Vec<(String, Value)>, Problem>, CallReport) {
-        match &self.place {
-            Place::Native(handler) => {
-                let begun = Instant::now();
-                let outputs = handler.models()[0].run(&inputs, None, Some(&control.stop));
-                (outputs, report_since(begun))
-            }
-            Place::Sandbox(sandbox) => sandbox.run_controlled(inputs, control),
-        }
+        let (answer, report) = self.answer_call(&Call::Infer(inputs), control);
+        (answer.and_then(outputs_in), report)
     }
 
     /// Answers calls of one tenant in one instance, in order; where that goes wrong, each in its own.
@@ -288,13 +284,11 @@ impl Loaded {
         if count < 2 {
             return calls.iter().map(alone).collect();
         }
-        let together = Call::Together(calls);
-        match (self.answer_call(&together, control), together) {
-            ((Ok(Answer::Together(answers)), report), _) if answers.len() == count => {
+        match self.answer_call(&Call::Together(calls.clone()), control) {
+            (Ok(Answer::Together(answers)), report) if answers.len() == count => {
                 answers.into_iter().zip(report.shared_by(count)).collect()
             }
-            (_, Call::Together(calls)) => calls.iter().map(alone).collect(),
-            (_, call) => vec![alone(&call)],
+            _ => calls.iter().map(alone).collect(),
         }
     }
 

@@ -14,9 +14,8 @@
 //! Only requests of one tenant share a room, hence an instance.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use lethe_server::Problem;
 use lethe_server::message::{Answer, Call};
@@ -24,7 +23,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::access::Caller;
-use super::inference::{StopOnDrop, not_carried_out};
+use super::inference::{StopOnDrop, control, not_carried_out};
 use super::loaded::Loaded;
 use super::{Server, refused};
 use crate::sandbox::{CallControl, CallReport};
@@ -171,9 +170,7 @@ impl Server {
                     .take(seated.tenant, seated.number, model.most_together);
                 // Where somebody else took this one along, its turn goes to the next.
                 if !seats.is_empty() {
-                    let longest = Duration::from_millis(caller.limits().compute_ms);
-                    let memory_bytes = caller.limits().memory_bytes;
-                    let run = Run::new(seats, longest, memory_bytes);
+                    let run = Run::new(seats, caller, deadline);
                     let model = model.clone();
                     tokio::task::spawn_blocking(move || {
                         let senders = run.senders;
@@ -205,16 +202,14 @@ struct Run {
 }
 
 impl Run {
-    fn new(seats: Vec<Seat>, longest: Duration, memory_bytes: u64) -> Self {
-        let stop = Arc::<AtomicBool>::default();
-        let all = Arc::new(StopOnDrop(stop.clone()));
-        let most = Instant::now() + longest.saturating_mul(seats.len() as u32);
-        let last = seats.iter().map(|seat| seat.deadline).max();
-        let control = CallControl {
-            deadline: Some(last.unwrap_or(most).min(most).into_std()),
-            memory_bytes: Some(usize::try_from(memory_bytes).unwrap_or(usize::MAX)),
-            stop,
-        };
+    /// One for these, whose deadlines may be later than that of the one whose turn it is.
+    fn new(seats: Vec<Seat>, caller: &Caller, deadline: Instant) -> Self {
+        let all = Arc::new(StopOnDrop(Arc::default()));
+        let last = seats
+            .iter()
+            .map(|seat| seat.deadline)
+            .fold(deadline, Instant::max);
+        let control = control(caller, last, seats.len() as u32, &all);
         let (mut calls, mut senders) = (Vec::new(), Vec::new());
         for seat in seats {
             *seat.waiting.lock().unwrap_or_else(PoisonError::into_inner) = Some(all.clone());
