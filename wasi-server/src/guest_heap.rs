@@ -12,14 +12,15 @@
 //!                               next ►                  when nothing is left on it, next is 0 again
 //! ```
 //!
-//! What is large, or finds the desk full, comes from the allocator below, as everything does while a
-//! model is being loaded.
+//! What is large, or finds the desk full, comes from the allocators below, [small pieces apart from
+//! large ones](BySize), as everything does while a model is being loaded.
 #![expect(unsafe_code, reason = "a global allocator")]
 
 use std::alloc::{GlobalAlloc, Layout};
 use std::cell::Cell;
 use std::ptr;
 
+use crate::by_size::BySize;
 use crate::wipe_on_free::{WipeOnFree, Wiping, move_to_new};
 
 /// Bytes of the desk.
@@ -30,9 +31,8 @@ const PAGE_BYTES: usize = 4096;
 const LARGEST_BYTES: usize = 16 << 10;
 
 /// The allocator of a guest, which has one thread.
-#[derive(Debug)]
 pub(crate) struct GuestHeap {
-    below: WipeOnFree,
+    below: WipeOnFree<BySize>,
     /// Null until there is one.
     desk: Cell<*mut u8>,
     is_open: Cell<bool>,
@@ -50,7 +50,7 @@ impl GuestHeap {
     /// Without a desk.
     pub(crate) const fn new() -> Self {
         Self {
-            below: WipeOnFree::at_times(),
+            below: WipeOnFree::at_times(BySize::new()),
             desk: Cell::new(ptr::null_mut()),
             is_open: Cell::new(false),
             next: Cell::new(0),

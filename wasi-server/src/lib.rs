@@ -25,6 +25,8 @@ mod together;
 pub mod wipe_on_free;
 pub mod wire;
 
+#[cfg(any(target_arch = "wasm32", test))]
+mod by_size;
 #[cfg(target_arch = "wasm32")]
 mod cell;
 #[cfg(target_arch = "wasm32")]

@@ -14,35 +14,40 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::hint::black_box;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// The system's allocator, wiping memory before it is freed or moved.
+/// An allocator, the system's unless another is said, that has memory wiped before it is freed or moved.
 #[derive(Debug)]
-pub struct WipeOnFree {
+pub struct WipeOnFree<A = System> {
     is_wiping: AtomicBool,
+    below: A,
 }
 
 /// While it lives, what is freed is overwritten.
 #[derive(Debug)]
-pub struct Wiping<'a>(&'a WipeOnFree);
+pub struct Wiping<'a>(&'a AtomicBool);
 
-impl WipeOnFree {
+impl WipeOnFree<System> {
     /// Overwrites all that is freed.
     pub const fn always() -> Self {
         Self {
             is_wiping: AtomicBool::new(true),
+            below: System,
         }
     }
+}
 
+impl<A> WipeOnFree<A> {
     /// Overwrites what is freed between [`WipeOnFree::begin`] and the end of what that gives.
-    pub const fn at_times() -> Self {
+    pub const fn at_times(below: A) -> Self {
         Self {
             is_wiping: AtomicBool::new(false),
+            below,
         }
     }
 
     /// Overwrites what is freed from now on.
     pub fn begin(&self) -> Wiping<'_> {
         self.is_wiping.store(true, Ordering::Relaxed);
-        Wiping(self)
+        Wiping(&self.is_wiping)
     }
 
     /// Whether what is freed is overwritten.
@@ -66,35 +71,35 @@ impl WipeOnFree {
 
 impl Drop for Wiping<'_> {
     fn drop(&mut self) {
-        self.0.is_wiping.store(false, Ordering::Relaxed);
+        self.0.store(false, Ordering::Relaxed);
     }
 }
 
-// SAFETY: memory comes from and goes to the system's allocator with the layouts that the caller
+// SAFETY: memory comes from and goes to the allocator below with the layouts that the caller
 // gives; it is overwritten only when the caller has given it up.
-unsafe impl GlobalAlloc for WipeOnFree {
+unsafe impl<A: GlobalAlloc> GlobalAlloc for WipeOnFree<A> {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         // SAFETY: the caller keeps the contract of `alloc`.
-        unsafe { System.alloc(layout) }
+        unsafe { self.below.alloc(layout) }
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
         // SAFETY: the caller keeps the contract of `alloc_zeroed`.
-        unsafe { System.alloc_zeroed(layout) }
+        unsafe { self.below.alloc_zeroed(layout) }
     }
 
     unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
         // SAFETY: the caller gives up `layout.size()` bytes at `ptr`, which came from `alloc`.
         unsafe {
             self.wipe(ptr, layout.size());
-            System.dealloc(ptr, layout);
+            self.below.dealloc(ptr, layout);
         }
     }
 
     unsafe fn realloc(&self, ptr: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
         if !self.is_wiping() {
             // SAFETY: the caller keeps the contract of `realloc`.
-            return unsafe { System.realloc(ptr, layout, new_size) };
+            return unsafe { self.below.realloc(ptr, layout, new_size) };
         }
         // SAFETY: the caller keeps the contract of `realloc`.
         unsafe { move_to_new(self, ptr, layout, new_size) }
@@ -132,7 +137,7 @@ mod tests {
     fn memory_that_moves_keeps_its_content() {
         for (name, allocator) in [
             ("always", WipeOnFree::always()),
-            ("at times", WipeOnFree::at_times()),
+            ("at times", WipeOnFree::at_times(System)),
         ] {
             let layout = Layout::array::<u8>(100).unwrap();
             // SAFETY: the layout is not empty; the memory is freed with the layout it has.
@@ -150,7 +155,7 @@ mod tests {
     #[test]
     fn a_guest_wipes_while_it_loads_and_a_host_always() {
         assert!(WipeOnFree::always().is_wiping());
-        let guest = WipeOnFree::at_times();
+        let guest = WipeOnFree::at_times(System);
         let wiping = guest.begin();
         assert!(guest.is_wiping());
         drop(wiping);
