@@ -25,6 +25,7 @@
 
 pub mod audit;
 pub mod bundle;
+mod code_pages;
 pub mod commands;
 mod guest;
 #[cfg(target_os = "linux")]

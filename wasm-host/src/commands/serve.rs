@@ -11,6 +11,7 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::{CommandError, Outcome};
+use crate::code_pages::CodePages;
 use crate::serve::Server;
 use crate::serve::loaded::Loading;
 use crate::serve::repository::Repository;
@@ -44,6 +45,7 @@ impl Serve {
             return Ok(Outcome::Good);
         }
         let given = self.given()?;
+        let code = CodePages::open();
         // Before there are threads, which would keep their rights.
         let hardening = match given.confine.unwrap_or(true) {
             true => Some(
@@ -67,6 +69,8 @@ impl Serve {
         }
         let server = self.server(&given, settings)?;
         server.repository().load_first().map_err(request)?;
+        let given_back = code.map_or(0, CodePages::give_back);
+        tracing::debug!(given_back, "bytes of code that only the start needed");
         let served = runtime.block_on(self.listen(server, &given));
         // What was cut off when the drain's time was over is not waited for.
         runtime.shutdown_background();

@@ -66,7 +66,7 @@ impl Default for WipePolicy {
     fn default() -> Self {
         Self {
             pagemap_scan: true,
-            keep_resident_bytes: 2 << 20,
+            keep_resident_bytes: 1 << 20,
             enabled: true,
         }
     }
