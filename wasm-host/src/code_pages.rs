@@ -131,7 +131,8 @@ Anonymous:             0 kB
         std::fs::write(&path, [7; LEN]).unwrap();
         let file = File::open(&path).unwrap();
         // SAFETY: nobody changes the file, which has a name of this process alone.
-        let map = unsafe { memmap2::MmapOptions::new().map_exec(&file) }.unwrap();
+        let map = unsafe { memmap2::MmapOptions::new().map_copy(&file) };
+        let map = map.unwrap().make_exec().unwrap();
         std::fs::remove_file(&path).unwrap();
         // Of this mapping alone: beside this test others load code and unload it.
         let listed = || {
