@@ -9,9 +9,9 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::{env, fs};
 
 use sha2::{Digest, Sha256};
-use std::{env, fs};
 
 /// What the guest is made of, relative to the workspace.
 const SOURCES: &[&str] = &[

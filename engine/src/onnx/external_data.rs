@@ -5,9 +5,6 @@ use bytes::Bytes;
 use super::proto::{self, StringStringEntry};
 use crate::error::Error;
 
-/// Tensors of up to this many bytes are small: biases and the like, not weights.
-const SMALL_BYTES: usize = 64 << 10;
-
 /// Gives the bytes of files beside a model. The engine reads no files itself.
 pub trait ExternalData {
     /// The whole content of the file at `location`, a relative path that has been checked to stay
@@ -79,48 +76,35 @@ pub(super) fn resolve(
 /// Gives the data of all tensors memory of their own, whether they are slices of the model's file or
 /// come from others: nothing of the files is needed or kept alive afterwards.
 ///
-/// What is small is allocated first, so that it lies together: who maps the memory and reads small
-/// tensors only, since somebody else reads the large ones, touches few pages.
-///
 /// # Errors
 /// Where external data cannot be had.
 pub fn take_in(model: &mut proto::Model, files: &dyn ExternalData) -> Result<(), Error> {
     let mut result = Ok(());
-    for_each_tensor(model, &mut |tensor| {
-        if result.is_err() || tensor.data_location != Some(1) {
+    let mut take = |tensor: &mut proto::Tensor| {
+        if result.is_err() {
             return;
         }
-        let name = tensor.name.as_deref().unwrap_or_default();
-        match resolve(name, &tensor.external_data, files) {
-            Ok(bytes) => {
-                tensor.raw_data = Some(bytes);
-                tensor.external_data.clear();
-                tensor.data_location = None;
+        if tensor.data_location == Some(1) {
+            let name = tensor.name.as_deref().unwrap_or_default();
+            match resolve(name, &tensor.external_data, files) {
+                Ok(bytes) => tensor.raw_data = Some(bytes),
+                Err(error) => return result = Err(error),
             }
-            Err(error) => result = Err(error),
+            tensor.external_data.clear();
+            tensor.data_location = None;
         }
-    });
-    result?;
-    for copies_small in [true, false] {
-        for_each_tensor(model, &mut |tensor| {
-            if let Some(data) = &mut tensor.raw_data
-                && (data.len() <= SMALL_BYTES) == copies_small
-            {
-                *data = Bytes::copy_from_slice(data);
-            }
-        });
-    }
-    Ok(())
-}
-
-fn for_each_tensor(model: &mut proto::Model, take: &mut dyn FnMut(&mut proto::Tensor)) {
+        if let Some(data) = &mut tensor.raw_data {
+            *data = Bytes::copy_from_slice(data);
+        }
+    };
     if let Some(graph) = &mut model.graph {
-        tensors_of_graph(graph, take);
+        tensors_of_graph(graph, &mut take);
     }
     for function in &mut model.functions {
-        tensors_of_attributes(&mut function.attribute_proto, take);
-        tensors_of_nodes(&mut function.node, take);
+        tensors_of_attributes(&mut function.attribute_proto, &mut take);
+        tensors_of_nodes(&mut function.node, &mut take);
     }
+    result
 }
 
 fn tensors_of_graph(graph: &mut proto::Graph, take: &mut dyn FnMut(&mut proto::Tensor)) {
@@ -238,19 +222,17 @@ mod tests {
         assert!(taken == model(&inside));
         assert!(take_in(&mut model(&outside("../w")), &One).is_err());
         assert!(take_in(&mut taken, &NoExternalData).is_ok());
-        // Large and small, what was a slice of a file is one no more.
-        let file = Bytes::from(vec![1; SMALL_BYTES + 1]);
-        for len in [0, 1, SMALL_BYTES, file.len()] {
-            let slice = proto::Tensor {
-                raw_data: Some(file.slice(..len)),
-                ..Default::default()
-            };
-            let mut taken = model(&slice);
-            take_in(&mut taken, &NoExternalData).unwrap();
-            assert!(taken == model(&slice));
-            drop(slice);
-            assert!(file.is_unique(), "{len} bytes");
-        }
+        // What was a slice of the model's file is one no more.
+        let file = Bytes::from(vec![1; 7]);
+        let slice = proto::Tensor {
+            raw_data: Some(file.slice(1..3)),
+            ..Default::default()
+        };
+        let mut taken = model(&slice);
+        take_in(&mut taken, &NoExternalData).unwrap();
+        assert!(taken == model(&slice));
+        drop(slice);
+        assert!(file.is_unique());
     }
 
     #[test]

@@ -146,10 +146,18 @@ fn requests_in(audit: &std::path::Path) -> Vec<Value> {
 
 #[test]
 fn a_client_that_hangs_up_ends_its_run_and_one_that_is_late_is_told() {
-    let folder = folder("hang-up");
+    let together = ["--batched-models", "*"];
+    for (name, arguments) in [("hang-up", &[][..]), ("hang-up-together", &together)] {
+        hang_up(name, arguments);
+    }
+}
+
+fn hang_up(name: &str, arguments: &[&str]) {
+    let folder = folder(name);
     let (path, audit) = (folder.join("looping.onnx"), folder.join("audit.jsonl"));
     fs::write(&path, models::looping(Endless::WithMore)).unwrap();
     let mut serve = serve();
+    serve.args(arguments);
     serve.args(["--request-timeout-ms", "60000", "--audit"]);
     serve.arg(&audit).arg(path).arg(digits());
     let server = Server::spawn(serve);
@@ -164,7 +172,7 @@ fn a_client_that_hangs_up_ends_its_run_and_one_that_is_late_is_told() {
     server.wait_for("the end of the run", |server| running(server) == 0);
     assert!(
         begun.elapsed() < Duration::from_secs(30),
-        "it ran until its deadline"
+        "{name}: it ran until its deadline"
     );
     server.wait_for("the line", |_| {
         requests_in(&audit).iter().any(|line| line["status"] == 499)
