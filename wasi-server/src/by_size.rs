@@ -21,7 +21,7 @@ use dlmalloc::Dlmalloc;
 use crate::wipe_on_free::move_to_new;
 
 /// Pieces from this size on are large.
-pub(crate) const LARGE_BYTES: usize = 64 << 10;
+const LARGE_BYTES: usize = 64 << 10;
 /// What the allocator of small pieces takes at a time. Pages of it that are never touched cost nothing.
 const SEGMENT_BYTES: usize = 512 << 10;
 /// A page of the host.

@@ -14,7 +14,8 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::hint::black_box;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// An allocator, the system's unless another is said, that has memory wiped before it is freed or moved.
+/// An allocator, the system's unless another is said, that has memory wiped before it is freed or
+/// moved.
 #[derive(Debug)]
 pub struct WipeOnFree<A = System> {
     is_wiping: AtomicBool,

@@ -25,7 +25,6 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::guest::GuestBuild;
-use crate::model_file::Content;
 use crate::sandbox::ModelSource;
 use crate::settings::{Isolation, NumericsName};
 use crate::signing::{PublicKey, SigningKey};
@@ -54,9 +53,9 @@ impl ModelIdentity {
         let files = source.files.iter();
         Self {
             name: source.name.clone(),
-            sha256: sha256_of(&source.model),
+            sha256: source.model.sha256(),
             files: files
-                .map(|(path, content)| (path.clone(), sha256_of(content)))
+                .map(|(path, content)| (path.clone(), content.sha256()))
                 .collect(),
         }
     }
@@ -406,12 +405,6 @@ impl fmt::Display for Difference {
         } = self;
         write!(f, "{what}: found {found}, stated {stated}")
     }
-}
-
-fn sha256_of(content: &Content) -> String {
-    let mut hash = Sha256::new();
-    content.for_each_chunk(&mut |chunk| hash.update(chunk));
-    hex::encode(hash.finalize())
 }
 
 fn sha256(bytes: &[u8]) -> String {

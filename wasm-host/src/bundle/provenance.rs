@@ -9,7 +9,6 @@ use lethe_engine::Numerics;
 use lethe_engine::onnx::{self, proto};
 use lethe_server::ModelInfo;
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 use wasm_encoder::{ComponentSection, CustomSection};
 use wasmparser::{Encoding, Parser, Payload};
 
@@ -128,7 +127,7 @@ pub(super) fn append(
 fn describe(source: &ModelSource, info: &ModelInfo, model: &proto::Model) -> BundledModel {
     let file = |(path, content): &(String, Content)| BundledFile {
         path: path.clone(),
-        sha256: hex(&Sha256::digest(content.bytes())),
+        sha256: content.sha256(),
         bytes: content.bytes().len() as u64,
     };
     let opset = |opset: &proto::OperatorSetId| Opset {
@@ -142,7 +141,7 @@ fn describe(source: &ModelSource, info: &ModelInfo, model: &proto::Model) -> Bun
     let producer: Vec<&str> = producer.into_iter().flatten().map(String::as_str).collect();
     BundledModel {
         info: info.clone(),
-        sha256: hex(&Sha256::digest(source.model.bytes())),
+        sha256: source.model.sha256(),
         bytes: source.model.bytes().len() as u64,
         files: source.files.iter().map(file).collect(),
         ir_version: model.ir_version.unwrap_or_default(),

@@ -6,8 +6,10 @@ use std::sync::Arc;
 use std::{fmt, io};
 
 use bytes::Bytes;
+use sha2::{Digest, Sha256};
 
 use super::mapping;
+use crate::hex;
 
 /// Bytes read at a time.
 const CHUNK_BYTES: usize = 256 << 10;
@@ -34,6 +36,13 @@ impl Content {
     /// All of it.
     pub fn bytes(&self) -> &Bytes {
         &self.bytes
+    }
+
+    /// Its SHA-256, in hexadecimal digits.
+    pub(crate) fn sha256(&self) -> String {
+        let mut hash = Sha256::new();
+        self.for_each_chunk(&mut |chunk| hash.update(chunk));
+        hex::encode(hash.finalize())
     }
 
     /// Visits all bytes in order, some at a time. A file's are read, not looked at in the mapping:

@@ -98,9 +98,7 @@ fn another_model_request_or_answer_is_named() {
     let other = source("vibration");
     assert_eq!(whats(receipt.confirm(&other, &body, not_run)), ["model"]);
     let mut with_file = model.clone();
-    with_file
-        .files
-        .push(("weights".into(), Content::from(&b"x"[..])));
+    with_file.files.push(("weights".into(), b"x"[..].into()));
     assert_eq!(
         whats(receipt.confirm(&with_file, &body, not_run)),
         ["external data"]
