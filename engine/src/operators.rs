@@ -290,6 +290,7 @@ operators! {
     ("com.microsoft", "GroupQueryAttention", 1, grouped_query_attention::GroupQueryAttention),
     ("com.microsoft", "RotaryEmbedding", 1, rotary_embedding::RotaryEmbeddingMicrosoft),
     // -- quantisation
+    ("ai.lethe", "QuantizeRowsMatMul", 1, byte_products::QuantizeRowsMatMul),
     ("ai.onnx", "DequantizeLinear",   10, linear_quantization::DequantizeLinear),
     ("ai.onnx", "DynamicQuantizeLinear", 11, linear_quantization::DynamicQuantizeLinear),
     ("ai.onnx", "ConvInteger",        10, byte_convolution::ConvInteger),

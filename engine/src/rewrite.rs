@@ -1,7 +1,8 @@
 //! Rewrites of the graph before it is planned, one file each.
 //!
-//! A rewrite takes a [`Graph`] and leaves one that computes the same with less work. They run in
-//! the order of [`PASSES`], again and again until none changes anything.
+//! A rewrite takes a [`Graph`] and leaves one that computes the same with less work, or, where that
+//! was asked for, nearly the same. They run in the order of [`PASSES`], again and again until none
+//! changes anything.
 
 mod activation;
 mod attention;
@@ -18,6 +19,7 @@ mod inline_if;
 mod normalization;
 mod pattern;
 mod quantized;
+mod weights_as_bytes;
 
 use crate::graph::Graph;
 use crate::graph::inference::infer_types;
@@ -32,6 +34,8 @@ struct Pass {
     apply: fn(&mut Graph, &Env) -> usize,
     /// Whether its result suits only the CPU; other devices have kernels for the parts.
     cpu_only: bool,
+    /// Whether its result is approximate, so that it has to be asked for.
+    approximate: bool,
 }
 
 const fn pass(name: &'static str, apply: fn(&mut Graph, &Env) -> usize) -> Pass {
@@ -39,6 +43,14 @@ const fn pass(name: &'static str, apply: fn(&mut Graph, &Env) -> usize) -> Pass 
         name,
         apply,
         cpu_only: false,
+        approximate: false,
+    }
+}
+
+const fn cpu_pass(name: &'static str, apply: fn(&mut Graph, &Env) -> usize) -> Pass {
+    Pass {
+        cpu_only: true,
+        ..pass(name, apply)
     }
 }
 
@@ -46,15 +58,16 @@ const fn pass(name: &'static str, apply: fn(&mut Graph, &Env) -> usize) -> Pass 
 #[rustfmt::skip]
 const PASSES: &[Pass] = &[
     pass("identity removal", identity::apply),
-    Pass { name: "quantized products", apply: quantized::apply, cpu_only: true },
+    cpu_pass("quantized products", quantized::apply),
     pass("rows picked first", gather_first::apply),
     pass("constant folding", fold::apply),
     pass("branches", inline_if::apply),
     pass("common subexpressions", common_subexpressions::apply),
+    Pass { approximate: true, ..cpu_pass("weights as bytes", weights_as_bytes::apply) },
     pass("batch normalization", batch_norm::apply),
     pass("normalization", normalization::apply),
     pass("gelu", gelu::apply),
-    Pass { name: "attention", apply: attention::apply, cpu_only: true },
+    cpu_pass("attention", attention::apply),
     pass("bias, residual and activation", activation::apply),
     pass("dead code", dead_code::apply),
 ];
@@ -73,8 +86,23 @@ pub struct RewriteReport {
     pub changes: Vec<(&'static str, usize)>,
 }
 
-/// Rewrites a graph and all its subgraphs, for the CPU or for any device.
-pub fn rewrite(graph: &mut Graph, env: &Env, for_cpu: bool) -> RewriteReport {
+/// Which rewrites are wanted.
+#[derive(Debug, Clone, Copy)]
+pub struct Wanted {
+    /// Those that suit the CPU only.
+    pub for_cpu: bool,
+    /// Those that keep weights as bytes, whose results are approximate.
+    pub quantize: bool,
+}
+
+impl Wanted {
+    fn wants(self, pass: &Pass) -> bool {
+        (self.for_cpu || !pass.cpu_only) && (self.quantize || !pass.approximate)
+    }
+}
+
+/// Rewrites a graph and all its subgraphs.
+pub fn rewrite(graph: &mut Graph, env: &Env, wanted: Wanted) -> RewriteReport {
     let mut report = RewriteReport {
         nodes_before: graph.node_count(),
         changes: PASSES.iter().map(|pass| (pass.name, 0)).collect(),
@@ -82,7 +110,7 @@ pub fn rewrite(graph: &mut Graph, env: &Env, for_cpu: bool) -> RewriteReport {
     };
     for _ in 0..ROUNDS {
         infer_types(graph);
-        if rewrite_once(graph, env, for_cpu, &mut report) == 0 {
+        if rewrite_once(graph, env, wanted, &mut report) == 0 {
             break;
         }
     }
@@ -90,13 +118,13 @@ pub fn rewrite(graph: &mut Graph, env: &Env, for_cpu: bool) -> RewriteReport {
     report
 }
 
-fn rewrite_once(graph: &mut Graph, env: &Env, for_cpu: bool, report: &mut RewriteReport) -> usize {
+fn rewrite_once(graph: &mut Graph, env: &Env, wanted: Wanted, report: &mut RewriteReport) -> usize {
     let mut changed = 0;
     for subgraph in graph.nodes.iter_mut().flat_map(|n| &mut n.subgraphs) {
-        changed += rewrite_once(subgraph, env, for_cpu, report);
+        changed += rewrite_once(subgraph, env, wanted, report);
     }
     for (i, pass) in PASSES.iter().enumerate() {
-        if pass.cpu_only && !for_cpu {
+        if !wanted.wants(pass) {
             continue;
         }
         let changes = (pass.apply)(graph, env);

@@ -21,7 +21,7 @@ use crate::onnx::external_data::{ExternalData, NoExternalData};
 use crate::onnx::{self, proto};
 use crate::operator::InputValue;
 use crate::plan::{Layout, Plan, Profile, RunOptions, RunState, StepKind};
-use crate::rewrite::{self, RewriteReport};
+use crate::rewrite::{self, RewriteReport, Wanted};
 use crate::tensor::{DataType, Tensor, Value};
 
 /// Limits on what a model or a run may take, checked before anything is allocated.
@@ -87,6 +87,9 @@ pub struct SessionOptions<'a> {
     pub device: DeviceChoice,
     /// Whether the graph is rewritten (folded, fused); always on but for comparisons.
     pub rewrite: bool,
+    /// Whether weights of products are kept as bytes, on the CPU: a quarter of the memory, for answers
+    /// that are approximate. A rewrite; without them nothing changes.
+    pub quantize: bool,
     /// Files beside the model.
     pub files: &'a dyn ExternalData,
 }
@@ -100,6 +103,7 @@ impl Default for SessionOptions<'_> {
             budget: Budget::default(),
             device: DeviceChoice::Cpu,
             rewrite: true,
+            quantize: false,
             files: &NoExternalData,
         }
     }
@@ -158,8 +162,11 @@ impl Session {
         };
         let report = match options.rewrite {
             true => {
-                let for_cpu = matches!(options.device, DeviceChoice::Cpu);
-                rewrite::rewrite(&mut graph, &env, for_cpu)
+                let wanted = Wanted {
+                    for_cpu: matches!(options.device, DeviceChoice::Cpu),
+                    quantize: options.quantize,
+                };
+                rewrite::rewrite(&mut graph, &env, wanted)
             }
             false => {
                 graph::inference::infer_types(&mut graph);

@@ -62,6 +62,7 @@ pub(crate) fn load(message: Bytes) -> Result<Model, Problem> {
     let options = SessionOptions {
         numerics,
         rewrite: !load.options.as_written,
+        quantize: load.options.quantize,
         ..SessionOptions::default()
     };
     let session = Session::from_model(&model, &options)?;

@@ -30,6 +30,8 @@ pub struct LoadOptions {
     pub reproducible: bool,
     /// The graph is left as it is: nothing folded, nothing fused.
     pub as_written: bool,
+    /// Keep weights of products as bytes.
+    pub quantize: bool,
     /// Hand the hot kernels to the host, which reads operands packed in tiles of so many rows and
     /// columns.
     pub host_tile: Option<(u32, u32)>,
@@ -102,6 +104,7 @@ impl Load {
         writer.text(&self.name);
         writer.u8(self.options.reproducible as u8);
         writer.u8(self.options.as_written as u8);
+        writer.u8(self.options.quantize as u8);
         let (rows, columns) = self.options.host_tile.unwrap_or_default();
         writer.u32(rows);
         writer.u32(columns);
@@ -129,11 +132,13 @@ impl Load {
         let name = reader.text("a model's name")?;
         let reproducible = reader.u8("a flag")? != 0;
         let as_written = reader.u8("a flag")? != 0;
+        let quantize = reader.u8("a flag")? != 0;
         let tile = (reader.u32("a tile")?, reader.u32("a tile")?);
         let host_tile = (tile != (0, 0)).then_some(tile);
         let options = LoadOptions {
             reproducible,
             as_written,
+            quantize,
             host_tile,
             most_together: reader.u32("a number of requests")?,
         };
@@ -383,6 +388,7 @@ mod tests {
             options: LoadOptions {
                 reproducible: true,
                 as_written: true,
+                quantize: true,
                 host_tile: Some((12, 32)),
                 most_together: 8,
             },

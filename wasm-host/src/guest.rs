@@ -282,11 +282,6 @@ impl Guest {
     }
 }
 
-/// Bytes in hexadecimal digits.
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 /// The pieces of `memory` that are not zero: runs of whole pages of `page` bytes, joined where
 /// fewer than `join` zero bytes lie between them.
 pub(crate) fn nonzero_runs(memory: &[u8], page: usize, join: usize) -> Vec<Range<usize>> {

@@ -26,7 +26,7 @@ use sha2::{Digest, Sha256};
 
 use crate::guest::GuestBuild;
 use crate::sandbox::ModelSource;
-use crate::settings::{Isolation, NumericsName};
+use crate::settings::{GraphSettings, Isolation, NumericsName};
 use crate::signing::{PublicKey, SigningKey};
 use crate::{hex, timestamp};
 
@@ -93,6 +93,8 @@ pub struct RunIdentity {
     pub native_kernels: bool,
     /// Instruction set of the native kernels.
     pub kernels: String,
+    /// What was done to the model's graph.
+    pub graph: GraphSettings,
 }
 
 impl RunIdentity {
@@ -102,12 +104,14 @@ impl RunIdentity {
         numerics: Numerics,
         native_kernels: bool,
         level: Level,
+        graph: GraphSettings,
     ) -> Self {
         Self {
             isolation: isolation.to_string(),
             numerics: NumericsName(numerics).to_string(),
             native_kernels,
             kernels: level.to_string(),
+            graph,
         }
     }
 }

@@ -54,6 +54,7 @@ pub use kept::KeptCell;
 pub use slots::{WipePolicy, Wiped};
 
 use crate::model_file::{Content, ModelFile};
+use crate::settings::GraphSettings;
 use cache::Key;
 use cell::Cells;
 use image::Image;
@@ -124,8 +125,8 @@ pub struct SandboxSettings {
     pub native_kernels: bool,
     /// Instruction set and threads of the native kernels, and how exactly results are defined.
     pub env: Env,
-    /// Whether graphs are rewritten (folded, fused); always on but for comparisons.
-    pub rewrite: bool,
+    /// What is done to graphs before they run.
+    pub graph: GraphSettings,
     /// What one request may use.
     pub limits: Limits,
     /// Longest time to load a model, with its first run, which a hostile one would never end.
@@ -145,7 +146,7 @@ impl Default for SandboxSettings {
         Self {
             native_kernels: true,
             env: Env::new(),
-            rewrite: true,
+            graph: GraphSettings::default(),
             limits: Limits::default(),
             load_deadline: Duration::from_secs(3600),
             wipe: WipePolicy::default(),
@@ -497,7 +498,8 @@ fn load_head(source: &ModelSource, settings: &SandboxSettings) -> Load {
         name: source.name.clone(),
         options: LoadOptions {
             reproducible: settings.env.numerics == Numerics::Reproducible,
-            as_written: !settings.rewrite,
+            as_written: !settings.graph.fusion,
+            quantize: settings.graph.quantization,
             host_tile: settings
                 .native_kernels
                 .then(|| native_kernels::tile(&settings.env)),

@@ -9,7 +9,7 @@ use lethe_host::audit::{AuditLog, AuditSettings, Entry};
 use lethe_host::model_file::ModelFile;
 use lethe_host::receipt::{ModelIdentity, Receipt, RunIdentity};
 use lethe_host::sandbox::ModelSource;
-use lethe_host::settings::Isolation;
+use lethe_host::settings::{GraphSettings, Isolation};
 use lethe_host::signing::SigningKey;
 use lethe_server::{Handler, Model, Request};
 use serde_json::Value;
@@ -157,7 +157,13 @@ fn verify_receipt_runs_the_request_again() {
     assert_eq!(answer.status, 200);
     let key = SigningKey::open_or_create(&folder.path("key")).unwrap();
     let issue = |numerics| {
-        let run = RunIdentity::new(Isolation::None, numerics, true, Level::best());
+        let run = RunIdentity::new(
+            Isolation::None,
+            numerics,
+            true,
+            Level::best(),
+            GraphSettings::default(),
+        );
         let model = ModelIdentity::of(&source);
         Receipt::issue(&model, &run, &request, &answer, &key)
     };

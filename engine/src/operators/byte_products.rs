@@ -1,5 +1,6 @@
-//! Matrix products of bytes: `MatMulInteger`, `QLinearMatMul`, and from `com.microsoft`
-//! `MatMulIntegerToFloat` and `DynamicQuantizeMatMul`.
+//! Matrix products of bytes: `MatMulInteger`, `QLinearMatMul`, from `com.microsoft`
+//! `MatMulIntegerToFloat` and `DynamicQuantizeMatMul`, and `ai.lethe.QuantizeRowsMatMul`, which is the
+//! last one but for a scale and a zero point of each row of `A`.
 //!
 //! Spec: <https://onnx.ai/onnx/operators/onnx__MatMulInteger.html>, opset 10;
 //! <https://onnx.ai/onnx/operators/onnx__QLinearMatMul.html>, opsets 10 and 21 (of 8-bit integers);
@@ -20,9 +21,20 @@ use crate::kernels::scratch;
 use crate::operator::{InferContext, Operator, OutputInfo, OutputInfos, Prepared, RunContext};
 use crate::tensor::{DataType, Tensor, TensorView};
 
+/// What `A` is made of.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Left {
+    Bytes,
+    /// Floats, quantised by the range of all of them.
+    Floats,
+    /// Floats, each row quantised by its own range.
+    FloatRows,
+}
+
 /// Which input is what.
 #[derive(Debug, Clone, Copy)]
 struct Slots {
+    left: Left,
     a: usize,
     b: usize,
     a_scale: Option<usize>,
@@ -57,12 +69,15 @@ pub(super) struct QLinearMatMul;
 pub(super) struct MatMulIntegerToFloat;
 /// `DynamicQuantizeMatMul`.
 pub(super) struct DynamicQuantizeMatMul;
+/// `QuantizeRowsMatMul`.
+pub(super) struct QuantizeRowsMatMul;
 
 const BYTES: &[DataType] = &[DataType::Uint8, DataType::Int8];
 
 impl MatMulInteger {
     pub(super) fn parse(_: &Attributes) -> Result<ByteProduct, OpError> {
         Ok(ByteProduct::new(Slots {
+            left: Left::Bytes,
             a: 0,
             b: 1,
             a_scale: None,
@@ -78,6 +93,7 @@ impl MatMulInteger {
 impl QLinearMatMul {
     pub(super) fn parse(_: &Attributes) -> Result<ByteProduct, OpError> {
         Ok(ByteProduct::new(Slots {
+            left: Left::Bytes,
             a: 0,
             b: 3,
             a_scale: Some(1),
@@ -93,6 +109,7 @@ impl QLinearMatMul {
 impl MatMulIntegerToFloat {
     pub(super) fn parse(_: &Attributes) -> Result<ByteProduct, OpError> {
         Ok(ByteProduct::new(Slots {
+            left: Left::Bytes,
             a: 0,
             b: 1,
             a_scale: Some(2),
@@ -107,16 +124,13 @@ impl MatMulIntegerToFloat {
 
 impl DynamicQuantizeMatMul {
     pub(super) fn parse(_: &Attributes) -> Result<ByteProduct, OpError> {
-        Ok(ByteProduct::new(Slots {
-            a: 0,
-            b: 1,
-            a_scale: None,
-            b_scale: Some(2),
-            a_zero: None,
-            b_zero: Some(3),
-            bias: Some(4),
-            y: None,
-        }))
+        Ok(ByteProduct::of_floats(Left::Floats))
+    }
+}
+
+impl QuantizeRowsMatMul {
+    pub(super) fn parse(_: &Attributes) -> Result<ByteProduct, OpError> {
+        Ok(ByteProduct::of_floats(Left::FloatRows))
     }
 }
 
@@ -179,11 +193,14 @@ pub(super) fn check_scales(
 }
 
 /// The left-hand side of all products.
-struct Left<'a> {
+struct Rows<'a> {
     data: Bytes<'a>,
     zeros: &'a [i32],
     /// One or one a row; of 1 where the sums are wanted as they are.
     scales: &'a [f32],
+    /// Whether scales are kept apart from those of columns. A row's result must not depend on how many
+    /// rows there are, and what is rounded first may change its last bit.
+    scales_each: bool,
 }
 
 impl ByteProduct {
@@ -194,8 +211,19 @@ impl ByteProduct {
         }
     }
 
-    fn is_dynamic(&self) -> bool {
-        self.slots.a_zero.is_none()
+    /// A product of floats with bytes.
+    fn of_floats(left: Left) -> Self {
+        Self::new(Slots {
+            left,
+            a: 0,
+            b: 1,
+            a_scale: None,
+            b_scale: Some(2),
+            a_zero: None,
+            b_zero: Some(3),
+            bias: Some(4),
+            y: None,
+        })
     }
 
     /// The output's axes.
@@ -225,7 +253,7 @@ impl ByteProduct {
         &self,
         ctx: &mut RunContext<'_>,
         shape: &[usize],
-        left: &Left<'_>,
+        left: &Rows<'_>,
     ) -> Result<(), OpError> {
         let env = ctx.env;
         let optional = |slot: Option<usize>| match slot {
@@ -269,7 +297,7 @@ impl ByteProduct {
             Ok(zero.first().copied().unwrap_or(0))
         })?;
         let mut output = ctx.output(0)?;
-        let per_row = left.scales.len() > 1;
+        let per_row = left.scales_each;
         with_zeros(b_zero, "b_zero_point", n, |b_zeros| {
             with_optional_f32(b_scale, |b_scales| {
                 with_optional_f32(bias, |bias| {
@@ -356,13 +384,47 @@ impl ByteProduct {
     }
 }
 
+/// Calls `work` with `x` as bytes, by the range of all of it or, where it has rows, of each row.
+fn with_quantised<R>(
+    env: &Env,
+    x: &[f32],
+    rows: Option<usize>,
+    work: impl FnOnce(&Rows<'_>) -> R,
+) -> R {
+    let count = rows.unwrap_or(1);
+    let width = x.len() / count.max(1);
+    scratch::with(count, |scales: &mut [f32]| {
+        scratch::with(count, |zeros: &mut [i32]| {
+            scratch::with(x.len(), |q: &mut [u8]| {
+                for i in 0..count {
+                    let part = i * width..(i + 1) * width;
+                    let (scale, zero) = range_of(env, &x[part.clone()]);
+                    let by_one = Scales {
+                        scales: &[scale],
+                        zero_points: &[zero.into()],
+                        granularity: Granularity::Tensor,
+                    };
+                    let to = BytesMut::Unsigned(&mut q[part.clone()]);
+                    quantize_bytes(env, &x[part], by_one, to);
+                    (scales[i], zeros[i]) = (scale, zero.into());
+                }
+                work(&Rows {
+                    data: Bytes::Unsigned(q),
+                    zeros,
+                    scales,
+                    scales_each: rows.is_some(),
+                })
+            })
+        })
+    })
+}
+
 impl Operator for ByteProduct {
     fn infer(&self, inputs: &InferContext<'_>) -> Result<OutputInfos, OpError> {
         let slots = &self.slots;
-        let allowed = if self.is_dynamic() {
-            &[DataType::Float32][..]
-        } else {
-            BYTES
+        let allowed = match slots.left {
+            Left::Bytes => BYTES,
+            Left::Floats | Left::FloatRows => &[DataType::Float32],
         };
         inputs.data_type_of(slots.a, "A", allowed)?;
         let constant = self.weights.as_ref().map(|w| known_dims(&w.dims));
@@ -388,25 +450,13 @@ impl Operator for ByteProduct {
     fn run(&self, ctx: &mut RunContext<'_>) -> Result<(), OpError> {
         let a = ctx.input(self.slots.a, "A")?;
         let shape = a.shape();
-        if self.is_dynamic() {
-            let x = a.as_slice::<f32>()?;
-            let (scale, zero) = range_of(ctx.env, x);
-            return scratch::with(x.len(), |q: &mut [u8]| {
-                let scales = Scales {
-                    scales: &[scale],
-                    zero_points: &[zero.into()],
-                    granularity: Granularity::Tensor,
-                };
-                quantize_bytes(ctx.env, x, scales, BytesMut::Unsigned(q));
-                let left = Left {
-                    data: Bytes::Unsigned(q),
-                    zeros: &[zero.into()],
-                    scales: &[scale],
-                };
-                self.multiply(ctx, shape, &left)
+        let rows = shape[..shape.len().saturating_sub(1)].iter().product();
+        if self.slots.left != Left::Bytes {
+            let rows = (self.slots.left == Left::FloatRows).then_some(rows);
+            return with_quantised(ctx.env, a.as_slice()?, rows, |rows| {
+                self.multiply(ctx, shape, rows)
             });
         }
-        let rows = shape[..shape.len().saturating_sub(1)].iter().product();
         let optional = |slot: Option<usize>| match slot {
             Some(slot) => ctx.optional_input(slot),
             None => Ok(None),
@@ -416,12 +466,13 @@ impl Operator for ByteProduct {
             with_optional_f32(scale, |scales| {
                 let scales = if scales.is_empty() { &[1.0] } else { scales };
                 check_scales(scales, "a_scale", rows)?;
-                let left = Left {
+                let rows = Rows {
                     data: bytes_of(a, "A")?,
                     zeros,
                     scales,
+                    scales_each: scales.len() > 1,
                 };
-                self.multiply(ctx, shape, &left)
+                self.multiply(ctx, shape, &rows)
             })
         })
     }
@@ -545,15 +596,42 @@ mod tests {
     }
 
     #[test]
-    fn dynamic_quantisation_is_close_to_the_product() {
-        let a = tensor(&[1, 2], &[1f32, -0.5]);
+    fn floats_are_quantised_together_or_row_by_row() {
         let b = tensor(&[2, 1], &[100i8, 50]);
-        let inputs = [a, b, tensor(&[], &[0.01f32])];
-        let y = Case::in_domain("com.microsoft", "DynamicQuantizeMatMul", 1).one(&inputs);
-        let y = y.expect("multiplies");
-        assert!(
-            (y.as_slice::<f32>().expect("f32")[0] - 0.75).abs() < 0.01,
-            "{y:?}"
-        );
+        let product = |domain, operator, rows: &[f32]| -> Vec<f32> {
+            let a = tensor(&[rows.len() / 2, 2], rows);
+            let inputs = [a, b.clone(), tensor(&[], &[0.01f32])];
+            let y = Case::in_domain(domain, operator, 1).one(&inputs);
+            let y = y.expect("multiplies");
+            y.as_slice().expect("f32").to_vec()
+        };
+        let together = |rows: &[f32]| product("com.microsoft", "DynamicQuantizeMatMul", rows);
+        let by_row = |rows: &[f32]| product(super::super::LETHE_DOMAIN, "QuantizeRowsMatMul", rows);
+        let close = |y: f32| (y - 0.75).abs() < 0.01;
+        let (row, large) = ([1f32, -0.5], [3000f32, 70.]);
+        let both = [row, large].concat();
+        assert!(close(together(&row)[0]) && close(by_row(&row)[0]));
+        // A large neighbour leaves nothing of the small row, unless each has its own scale.
+        assert!(!close(together(&both)[0]));
+        assert_eq!(by_row(&both), [by_row(&row), by_row(&large)].concat());
+        assert_eq!(by_row(&[]), []);
+    }
+
+    #[test]
+    fn rows_of_nothing_give_the_bias() {
+        let inputs = [
+            tensor::<f32>(&[3, 0], &[]),
+            tensor::<i8>(&[0, 1], &[]),
+            tensor(&[1], &[0.5f32]),
+            tensor(&[1], &[0i8]),
+            tensor(&[1], &[2f32]),
+        ];
+        for (domain, operator) in [
+            ("com.microsoft", "DynamicQuantizeMatMul"),
+            (super::super::LETHE_DOMAIN, "QuantizeRowsMatMul"),
+        ] {
+            let y = Case::in_domain(domain, operator, 1).one(&inputs);
+            assert_eq!(y, Ok(tensor(&[3, 1], &[2f32; 3])), "{operator}");
+        }
     }
 }

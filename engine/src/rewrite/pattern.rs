@@ -98,6 +98,27 @@ impl<'g> Pattern<'g> {
         Some(self.graph.value(id?).value_type.dims.as_ref()?.len())
     }
 
+    /// Whether a value is a constant vector of `n` numbers.
+    pub(super) fn is_vector(&self, id: Option<ValueId>, n: usize) -> bool {
+        let constant = self.graph.constant(id);
+        constant.is_some_and(|t| t.shape() == [n] && t.data_type() == DataType::Float32)
+    }
+
+    /// The sum of a value that is used once and a constant vector of `n` numbers: the index of the
+    /// node, the vector and what is computed.
+    pub(super) fn bias_added(&self, y: ValueId, n: usize) -> Option<(usize, ValueId, ValueId)> {
+        if !self.is_used_once(Some(y)) {
+            return None;
+        }
+        let nodes = self.graph.nodes.iter().enumerate();
+        let mut sums = nodes.filter(|(_, node)| node.is("Add"));
+        sums.find_map(|(i, node)| {
+            let bias = self.other(node, |id| id == Some(y))?;
+            let is_vector = self.is_vector(Some(bias), n);
+            Some((i, bias, node.output(0)?)).filter(|_| is_vector)
+        })
+    }
+
     /// Whether `axes` of a value are only its last one.
     pub(super) fn is_last_axis(&self, axes: &[i64], id: Option<ValueId>) -> bool {
         match (axes, self.rank(id)) {

@@ -67,18 +67,9 @@ fn found(pattern: &Pattern<'_>, i: usize) -> Option<(usize, Node)> {
     }
     // A bias that is added next.
     let y = product.output(0)?;
-    let sum = pattern.is_used_once(Some(y)).then(|| {
-        graph.nodes.iter().position(|node| {
-            let adds = node.is("Add") && node.inputs.contains(&Some(y));
-            adds && bias(pattern, node, y, n).is_some()
-        })
-    });
-    let (at, output, bias) = match sum.flatten() {
-        Some(at) => {
-            let node = &graph.nodes[at];
-            (at, node.output(0), bias(pattern, node, y, n))
-        }
-        None => (i, Some(y), None),
+    let (at, output, bias) = match pattern.bias_added(y, n) {
+        Some((at, bias, output)) => (at, output, Some(bias)),
+        None => (i, y, None),
     };
     let inputs = [
         a.input(0),
@@ -90,15 +81,8 @@ fn found(pattern: &Pattern<'_>, i: usize) -> Option<(usize, Node)> {
         bias,
     ];
     let name = renamed(product, MICROSOFT, "MatMulIntegerToFloat", 1);
-    let node = graph.make_node(name, Attributes::new(1, 1), &inputs, &[output])?;
+    let node = graph.make_node(name, Attributes::new(1, 1), &inputs, &[Some(output)])?;
     Some((at, node))
-}
-
-/// The constant vector of `n` numbers that a sum adds to `y`.
-fn bias(pattern: &Pattern<'_>, sum: &Node, y: ValueId, n: usize) -> Option<ValueId> {
-    let other = pattern.other(sum, |id| id == Some(y))?;
-    let constant = pattern.graph.constant(Some(other))?;
-    (constant.shape() == [n] && constant.data_type() == DataType::Float32).then_some(other)
 }
 
 #[cfg(test)]

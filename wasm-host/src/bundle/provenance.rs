@@ -13,7 +13,7 @@ use wasm_encoder::{ComponentSection, CustomSection};
 use wasmparser::{Encoding, Parser, Payload};
 
 use super::{BundleError, BundleOptions, OperatorSet};
-use crate::guest::hex;
+use crate::hex;
 use crate::model_file::Content;
 use crate::sandbox::ModelSource;
 
@@ -104,7 +104,7 @@ pub(super) fn append(
     }
     let provenance = Provenance {
         lethe: env!("CARGO_PKG_VERSION").into(),
-        guest_sha256: hex(options.guest().guest().hash()),
+        guest_sha256: hex::encode(options.guest().guest().hash()),
         numerics: match options.numerics {
             Numerics::Fast => "fast".into(),
             Numerics::Reproducible => "reproducible".into(),

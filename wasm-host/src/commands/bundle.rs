@@ -7,7 +7,7 @@ use sha2::{Digest, Sha256};
 
 use super::{CommandError, Outcome};
 use crate::bundle::{BundleOptions, OperatorSet, bundle};
-use crate::guest::hex;
+use crate::hex;
 use crate::model_file::ModelFile;
 use crate::sandbox::{ModelSource, model_name};
 use crate::settings::RunSettings;
@@ -68,7 +68,7 @@ impl Bundle {
             output: &self.output,
             models: sources.iter().map(|source| source.name.as_str()).collect(),
             bytes: component.len(),
-            sha256: hex(&Sha256::digest(&component)),
+            sha256: hex::encode(&Sha256::digest(&component)),
         };
         let mut out = std::io::stdout().lock();
         if json {

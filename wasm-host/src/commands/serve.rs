@@ -109,7 +109,7 @@ impl Serve {
         sandbox.limits.deadline = limits.request_timeout;
         sandbox.load_deadline = limits.load_timeout;
         sandbox.limits.instances = limits.max_running;
-        sandbox.rewrite = given.enable_fusion.unwrap_or(true);
+        sandbox.graph = limits.graph;
         let loading = Loading {
             run,
             sandbox,

@@ -13,8 +13,8 @@ use zeroize::Zeroizing;
 use super::{CommandError, Outcome};
 use crate::model_file::ModelFile;
 use crate::receipt::{Receipt, ReceiptError, Verdict};
-use crate::sandbox::{ModelSource, Sandbox};
-use crate::settings::{Isolation, NumericsName, RunSettings};
+use crate::sandbox::{ModelSource, Sandbox, SandboxSettings};
+use crate::settings::{GraphSettings, Isolation, NumericsName, RunSettings};
 use crate::signing::PublicKey;
 
 /// Check a receipt by running its request again
@@ -70,7 +70,7 @@ impl VerifyReceipt {
         };
         let mut failed = None;
         let verdict = receipt.confirm(&source, &body, |request| {
-            self.answer(&settings, &file, &source, request)
+            self.answer(&settings, receipt.settings.graph, &file, &source, request)
                 .unwrap_or_else(|error| {
                     failed = Some(error);
                     lethe_server::Problem::new(500, "LETHE-INTERNAL", "not run").into()
@@ -98,13 +98,15 @@ impl VerifyReceipt {
     fn answer(
         &self,
         settings: &RunSettings,
+        graph: GraphSettings,
         file: &ModelFile,
         source: &ModelSource,
         request: &Request<'_>,
     ) -> Result<Response, CommandError> {
         match settings.isolation.unwrap_or(Isolation::None) {
             Isolation::None => {
-                let options = settings.session_options(file)?;
+                let mut options = settings.session_options(file)?;
+                graph.put_into(&mut options);
                 let session = Session::load(file.bytes().clone(), &options)
                     .map_err(|error| super::in_model(&self.model, error.into()))?;
                 let model = Model::new(source.name.clone(), session);
@@ -112,7 +114,11 @@ impl VerifyReceipt {
                 Ok(handler.handle(request))
             }
             Isolation::Sandbox => {
-                let sandbox = Sandbox::new(source, &settings.sandbox_settings()?)
+                let settings = SandboxSettings {
+                    graph,
+                    ..settings.sandbox_settings()?
+                };
+                let sandbox = Sandbox::new(source, &settings)
                     .map_err(|error| super::in_sandbox(&self.model, error))?;
                 Ok(sandbox.handle(request))
             }

@@ -48,7 +48,13 @@ fn sandboxed(native_kernels: bool, model: &ModelSource, request: &Request<'_>) -
 }
 
 fn settings(numerics: Numerics) -> RunIdentity {
-    RunIdentity::new(Isolation::Sandbox, numerics, true, Level::best())
+    RunIdentity::new(
+        Isolation::Sandbox,
+        numerics,
+        true,
+        Level::best(),
+        GraphSettings::default(),
+    )
 }
 
 /// A receipt for the request to digits.

@@ -139,7 +139,7 @@ impl Loaded {
             Isolation::None => {
                 let options = loading.run.session_options(file);
                 let mut options = options.map_err(|error| refused(&error, "LETHE-SETTINGS"))?;
-                options.rewrite = loading.sandbox.rewrite;
+                loading.sandbox.graph.put_into(&mut options);
                 options.budget = loading.budget.clone();
                 let session = Session::load(file.bytes().clone(), &options)
                     .map_err(|error| refused(&error, error.code()))?;
@@ -164,6 +164,7 @@ impl Loaded {
                 loading.run.numerics.0,
                 loading.sandbox.native_kernels,
                 loading.run.level(),
+                loading.sandbox.graph,
             ),
             identity: Arc::default(),
             since: SystemTime::now(),

@@ -11,6 +11,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::loaded::Batching;
+use crate::settings::GraphSettings;
 
 /// A setting of a type, or a switch.
 macro_rules! settings {
@@ -96,6 +97,7 @@ settings! {
     switches {
         "LETHE_ENABLE_GPU" enable_gpu, "false", "Run on the GPU (only without isolation)";
         "LETHE_ENABLE_FUSION" enable_fusion, "true", "Rewrite graphs: fold, fuse";
+        "LETHE_ENABLE_QUANTIZATION" enable_quantization, "false", "Keep the weights of products as bytes, on the CPU: a quarter of the memory, for answers that are approximate";
         "LETHE_ENABLE_UPLOAD" enable_upload, "false", "Take models over HTTP";
         "LETHE_CONFINE" confine, "true", "Give up rights that are not needed after start (Linux: seccomp, Landlock, no core dumps)";
     }
@@ -231,6 +233,7 @@ pub struct ServeSettings {
     pub model_cache_size: usize,
     pub models: Option<PathBuf>,
     pub gpu_memory_bytes: u64,
+    pub graph: GraphSettings,
     pub cors_origins: Vec<String>,
     pub admin_tenants: Vec<String>,
     pub enable_upload: bool,
@@ -258,6 +261,15 @@ impl Given {
         let ms = |value: Option<u64>, default| Duration::from_millis(value.unwrap_or(default));
         let mib =
             |value: Option<u64>, default: u64| value.unwrap_or(default).saturating_mul(1 << 20);
+        let graph = GraphSettings {
+            fusion: self.enable_fusion.unwrap_or(true),
+            quantization: self.enable_quantization.unwrap_or(false),
+        };
+        if graph.quantization && !graph.fusion {
+            let reason =
+                "enable_quantization: rewrites graphs, which enable_fusion = false forbids";
+            return Err(ConfigError::Value(reason.into()));
+        }
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get);
         Ok(ServeSettings {
             host: self.host.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)),
@@ -281,6 +293,7 @@ impl Given {
             model_cache_size: least_one("model_cache_size", self.model_cache_size.unwrap_or(5))?,
             models: self.models.clone(),
             gpu_memory_bytes: mib(self.gpu_memory_mb, 2048),
+            graph,
             cors_origins: list(&self.cors_origins),
             admin_tenants: list(&self.admin_tenants),
             enable_upload: self.enable_upload.unwrap_or(false),
@@ -322,8 +335,16 @@ mod tests {
                 "{text}: {error}"
             );
         }
-        let none = parse("max_connections = 0", "f").unwrap().with_defaults();
-        assert!(none.unwrap_err().to_string().contains("max_connections"));
+        for (text, expected) in [
+            ("max_connections = 0", "max_connections"),
+            (
+                "enable_quantization = true\nenable_fusion = false",
+                "enable_fusion = false",
+            ),
+        ] {
+            let refused = parse(text, "f").unwrap().with_defaults().unwrap_err();
+            assert!(refused.to_string().contains(expected), "{refused}");
+        }
     }
 
     #[test]

@@ -1,7 +1,11 @@
 //! What a request leaves behind: its line in the audit trail, its receipt, and nothing else.
 
+use std::ffi::OsStr;
 use std::fs::{self, File};
+use std::path::Path;
 use std::process::Command;
+
+use serde_json::Value;
 
 use crate::models;
 use crate::server::{Answer, JSON, Server, digits, digits_request, folder, lethe, request, serve};
@@ -16,21 +20,17 @@ fn run(command: &mut Command) -> (i32, String) {
     )
 }
 
-#[test]
-fn a_receipt_of_a_served_request_is_confirmed_and_a_forged_one_is_not() {
-    let folder = folder("receipts");
-    let (audit, key) = (folder.join("audit.jsonl"), folder.join("key"));
+/// What a server in `folder` with these arguments says to a digit, and its receipt.
+fn served(folder: &Path, arguments: &[&OsStr]) -> (Value, String) {
     let mut serve = serve();
-    serve
-        .args(["--numerics", "reproducible", "--audit"])
-        .arg(&audit);
-    serve.arg("--signing-key").arg(&key).arg(digits());
+    serve.args(["--numerics", "reproducible"]).args(arguments);
+    serve.arg("--signing-key").arg(folder.join("key"));
+    serve.arg(digits());
     let mut server = Server::spawn(serve);
     let body = digits_request();
     let headers = [JSON, ("lethe-receipt", "1"), ("x-request-id", "r-1")];
     // Answers' names are in lower case where this client reads them: a receipt has both.
-    let answer = raw_header(&server, &headers, body.as_bytes(), "lethe-receipt");
-    let receipt = answer.expect("a receipt");
+    let receipt = raw_header(&server, &headers, body.as_bytes(), "lethe-receipt");
     let plain = server.infer(body.as_bytes());
     assert!(
         plain.header("lethe-receipt").is_none(),
@@ -38,13 +38,33 @@ fn a_receipt_of_a_served_request_is_confirmed_and_a_forged_one_is_not() {
     );
     server.signal("TERM");
     assert_eq!(server.ended(), Some(0));
+    (plain.json(), receipt.expect("a receipt"))
+}
 
-    let public = folder.join("key.pub");
+/// What `lethe verify-receipt` says of a receipt of that digit.
+fn verified(folder: &Path, receipt: &str, more: &[&str]) -> (i32, String) {
+    fs::write(folder.join("body"), digits_request()).unwrap();
+    fs::write(folder.join("receipt"), receipt).unwrap();
+    let mut verify = lethe();
+    verify.arg("verify-receipt").arg(folder.join("receipt"));
+    verify.arg("--model").arg(digits());
+    verify.arg("--request").arg(folder.join("body"));
+    verify.arg("--public-key").arg(folder.join("key.pub"));
+    run(verify.args(more))
+}
+
+const ENGINES: [&[&str]; 2] = [&[], &["--isolation", "sandbox", "--pure-wasm"]];
+
+#[test]
+fn a_receipt_of_a_served_request_is_confirmed_and_a_forged_one_is_not() {
+    let folder = folder("receipts");
+    let audit = folder.join("audit.jsonl");
+    let (_, receipt) = served(&folder, &["--audit".as_ref(), audit.as_os_str()]);
     let (code, text) = run(lethe()
         .args(["audit", "verify"])
         .arg(&audit)
         .arg("--public-key")
-        .arg(&public)
+        .arg(folder.join("key.pub"))
         .arg("--closed"));
     assert_eq!(code, 0, "{text}");
     let trail = fs::read_to_string(&audit).unwrap();
@@ -54,28 +74,42 @@ fn a_receipt_of_a_served_request_is_confirmed_and_a_forged_one_is_not() {
         "{trail}"
     );
 
-    fs::write(folder.join("body"), &body).unwrap();
-    let verify = |receipt: &str, more: &[&str]| {
-        fs::write(folder.join("receipt"), receipt).unwrap();
-        let mut verify = lethe();
-        verify.arg("verify-receipt").arg(folder.join("receipt"));
-        verify
-            .arg("--model")
-            .arg(digits())
-            .arg("--request")
-            .arg(folder.join("body"));
-        run(verify.arg("--public-key").arg(&public).args(more))
-    };
-    for more in [&[][..], &["--isolation", "sandbox", "--pure-wasm"]] {
-        let (code, text) = verify(&receipt, more);
+    for more in ENGINES {
+        let (code, text) = verified(&folder, &receipt, more);
         assert!(code == 0 && text.contains("confirmed"), "{more:?}: {text}");
     }
     // One character of the statement, and one of the signature.
     for at in [receipt.find('.').unwrap() + 50, receipt.len() - 20] {
         let mut forged = receipt.clone().into_bytes();
         forged[at] = if forged[at] == b'A' { b'B' } else { b'A' };
-        let (code, text) = verify(&String::from_utf8(forged).unwrap(), &[]);
+        let (code, text) = verified(&folder, &String::from_utf8(forged).unwrap(), &[]);
         assert_ne!(code, 0, "{text}");
+    }
+}
+
+#[test]
+fn weights_as_bytes_change_answers_a_little_and_receipts_say_so() {
+    let outputs = |answer: &Value| -> Vec<f64> {
+        let data = answer["outputs"][0]["data"].as_array().unwrap();
+        data.iter().map(|value| value.as_f64().unwrap()).collect()
+    };
+    let (exact, _) = served(&folder("receipts-exact"), &[]);
+    let exact = outputs(&exact);
+    let largest = exact.iter().fold(0f64, |most, value| most.max(value.abs()));
+    for isolation in ["sandbox", "none"] {
+        let folder = folder(&format!("receipts-bytes-{isolation}"));
+        let arguments = ["--enable-quantization", "--isolation", isolation];
+        let (answer, receipt) = served(&folder, &arguments.map(OsStr::new));
+        let pairs = exact.iter().zip(outputs(&answer));
+        let difference = pairs.fold(0f64, |most, (x, y)| most.max((x - y).abs()));
+        assert!(
+            difference > 0.0 && difference < 0.05 * largest,
+            "{isolation}: {difference} of {largest}"
+        );
+        for more in ENGINES {
+            let (code, text) = verified(&folder, &receipt, more);
+            assert!(code == 0 && text.contains("confirmed"), "{more:?}: {text}");
+        }
     }
 }
 

@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 
 use super::{CommandError, Outcome, megabytes};
 use crate::bundle::provenance::{Provenance, read};
-use crate::guest::hex;
+use crate::hex;
 
 pub(super) fn inspect(path: &Path, bytes: &[u8], json: bool) -> Result<Outcome, CommandError> {
     let (provenance, licenses) = read(bytes).map_err(|error| {
@@ -29,7 +29,7 @@ fn document(bytes: &[u8], provenance: &Provenance, licenses: &str) -> io::Result
     let mut document = serde_json::to_value(provenance)?;
     document["format"] = json!("bundle");
     document["bytes"] = json!(bytes.len());
-    document["sha256"] = json!(hex(&Sha256::digest(bytes)));
+    document["sha256"] = json!(hex::encode(&Sha256::digest(bytes)));
     document["licenses"] = json!(licenses);
     if let Some(model) = provenance.models.first() {
         document["inputs"] = serde_json::to_value(&model.info.inputs)?;
@@ -48,7 +48,7 @@ fn print(
     writeln!(
         out,
         "bundle      {size}, sha256 {}",
-        hex(&Sha256::digest(bytes))
+        hex::encode(&Sha256::digest(bytes))
     )?;
     let simd = match provenance.relaxed_simd {
         true => "relaxed SIMD",
