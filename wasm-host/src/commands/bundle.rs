@@ -68,7 +68,7 @@ impl Bundle {
             output: &self.output,
             models: sources.iter().map(|source| source.name.as_str()).collect(),
             bytes: component.len(),
-            sha256: hex::encode(&Sha256::digest(&component)),
+            sha256: hex::encode(Sha256::digest(&component)),
         };
         let mut out = std::io::stdout().lock();
         if json {

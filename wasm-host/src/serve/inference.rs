@@ -11,10 +11,10 @@ use futures_util::future::BoxFuture;
 use futures_util::{FutureExt, StreamExt, stream};
 use lethe_engine::Value;
 use lethe_server::handler::{
-    INFER, JSON_BYTES, Route, batch, check_version, json_bytes, query_value, route,
+    INFER, JSON_BYTES, Route, batch, check_body, check_version, json_bytes, query_value, route,
 };
 use lethe_server::message::{Call, HttpCall};
-use lethe_server::{Problem, Request, Response as Answer};
+use lethe_server::{Problem, Response as Answer};
 use serde::Deserialize;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -33,15 +33,12 @@ pub(super) const RECEIPT: &str = "lethe-receipt";
 /// Requests of one batch that run at the same time.
 const BATCH_WIDTH: usize = 4;
 
-/// A request for inference with its body.
+/// A request for inference.
 pub(super) struct Ask {
-    pub(super) path: String,
-    pub(super) content_type: Option<String>,
-    pub(super) accept: Option<String>,
-    pub(super) json_bytes: Option<u64>,
+    /// Its body is wiped when nobody needs it any more.
+    pub(super) http: HttpCall,
     /// Whether the client wants a signed statement of what it got.
     pub(super) wants_receipt: bool,
-    pub(super) body: Zeroizing<Vec<u8>>,
 }
 
 /// An answer, and the receipt that was asked for.
@@ -63,35 +60,15 @@ impl Ask {
     /// As a client would post it.
     pub(super) fn json(body: Vec<u8>) -> Self {
         Self {
-            path: INFER.into(),
-            content_type: Some("application/json".into()),
-            accept: None,
-            json_bytes: None,
+            http: HttpCall {
+                method: "POST".into(),
+                path: INFER.into(),
+                content_type: Some("application/json".into()),
+                accept: None,
+                json_bytes: None,
+                body: wiped_bytes(Zeroizing::new(body)),
+            },
             wants_receipt: false,
-            body: Zeroizing::new(body),
-        }
-    }
-
-    pub(super) fn request(&self) -> Request<'_> {
-        Request {
-            method: "POST",
-            path: &self.path,
-            content_type: self.content_type.as_deref(),
-            accept: self.accept.as_deref(),
-            json_bytes: self.json_bytes,
-            body: &self.body,
-        }
-    }
-
-    /// The same, for a message.
-    fn into_call(self) -> HttpCall {
-        HttpCall {
-            method: "POST".into(),
-            path: self.path,
-            content_type: self.content_type,
-            accept: self.accept,
-            json_bytes: self.json_bytes,
-            body: wiped_bytes(self.body),
         }
     }
 }
@@ -154,12 +131,15 @@ async fn read(server: &Server, caller: &Caller, head: &Head, from: Body) -> Resu
         body = unpacked.map_err(|_| not_carried_out())??;
     }
     Ok(Ask {
-        path: head.path().to_owned(),
-        content_type: head.text(header::CONTENT_TYPE).map(str::to_owned),
-        accept: head.text(header::ACCEPT).map(str::to_owned),
-        json_bytes: head.text(JSON_BYTES).map(json_bytes).transpose()?,
+        http: HttpCall {
+            method: head.method.as_str().to_owned(),
+            path: head.path().to_owned(),
+            content_type: head.text(header::CONTENT_TYPE).map(str::to_owned),
+            accept: head.text(header::ACCEPT).map(str::to_owned),
+            json_bytes: head.text(JSON_BYTES).map(json_bytes).transpose()?,
+            body: wiped_bytes(body),
+        },
         wants_receipt: head.headers.contains_key(RECEIPT),
-        body,
     })
 }
 
@@ -180,15 +160,16 @@ fn model_name<'a>(
         check_version(name, version.as_deref())?;
         return Ok(Some(name.clone()));
     }
-    if let Some(name) = query_value(&ask.path, "model")? {
+    if let Some(name) = query_value(&ask.http.path, "model")? {
         return Ok(Some(name));
     }
     if server.repository.only().is_some() {
         return Ok(None);
     }
-    let json = match ask.json_bytes {
-        Some(len) => ask.body.get(..len as usize).unwrap_or_default(),
-        None => &ask.body,
+    let body = &ask.http.body[..];
+    let json = match ask.http.json_bytes {
+        Some(len) => body.get(..len as usize).unwrap_or_default(),
+        None => body,
     };
     let named = serde_json::from_slice::<Named<'_>>(json).ok();
     Ok(named.map(|named| named.model))
@@ -268,7 +249,7 @@ impl Server {
         ask: Ask,
         deadline: Instant,
     ) -> Result<Answered, Problem> {
-        let request_bytes = ask.body.len() as u64;
+        let request_bytes = ask.http.body.len() as u64;
         let model = self.model(caller, name).await?;
         let ending = Ending::begin(self, caller, &model, request_bytes, deadline);
         let signing = ask.wants_receipt.then(|| self.signing.clone());
@@ -281,13 +262,13 @@ impl Server {
         };
         let ran = match signing {
             None if model.takes_together(request_bytes) => {
-                let call = Call::Http(ask.into_call());
+                let call = Call::Http(ask.http);
                 let ran = self.run_together(caller, &model, deadline, call).await;
                 ran.map(|(answer, report)| (response_in(answer).into(), report))
             }
             signing => {
                 self.run(caller, &model, deadline, move |model, control| {
-                    let request = ask.request();
+                    let request = ask.http.request();
                     let (answer, report) = model.answer(&request, control);
                     let receipt = signing.map(|key| model.receipt(&request, &answer, &key));
                     (Answered { answer, receipt }, report)
@@ -396,12 +377,13 @@ async fn answer_batch(
     ask: &Ask,
     deadline: Instant,
 ) -> Result<Answer, Problem> {
-    lethe_server::handler::check_body(
-        ask.content_type.as_deref(),
-        ask.body.len() as u64,
+    let http = &ask.http;
+    check_body(
+        http.content_type.as_deref(),
+        http.body.len() as u64,
         u64::MAX,
     )?;
-    let requests = batch::requests(&ask.body)?;
+    let requests = batch::requests(&http.body)?;
     let items: Vec<BoxFuture<'static, _>> = requests
         .into_iter()
         .map(|text| {

@@ -285,11 +285,14 @@ impl Loaded {
         if count < 2 {
             return calls.iter().map(alone).collect();
         }
-        match self.answer_call(&Call::Together(calls.clone()), control) {
-            (Ok(Answer::Together(answers)), report) if answers.len() == count => {
+        let together = Call::Together(calls);
+        let (answer, report) = self.answer_call(&together, control);
+        match (answer, together) {
+            (Ok(Answer::Together(answers)), _) if answers.len() == count => {
                 answers.into_iter().zip(report.shared_by(count)).collect()
             }
-            _ => calls.iter().map(alone).collect(),
+            (_, Call::Together(calls)) => calls.iter().map(alone).collect(),
+            (_, call) => vec![alone(&call)],
         }
     }
 

@@ -184,13 +184,13 @@ impl Session {
             model,
             ..
         } = self;
-        let ending = Ending::begin(server, caller, model, ask.body.len() as u64, deadline);
+        let ending = Ending::begin(server, caller, model, ask.http.body.len() as u64, deadline);
         let mut turn = turn.await;
         let ran = server.run(caller, model, deadline, move |_, control| {
             let Some(Kept { cell, place }) = turn.take() else {
                 return (Err(over("the session has ended")), CallReport::default());
             };
-            let (answer, report) = cell.handle(&ask.request(), control);
+            let (answer, report) = cell.handle(&ask.http.request(), control);
             let answer = answer.map_err(Problem::from).map(|(cell, answer)| {
                 *turn = Some(Kept { cell, place });
                 answer

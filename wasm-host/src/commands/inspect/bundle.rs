@@ -29,7 +29,7 @@ fn document(bytes: &[u8], provenance: &Provenance, licenses: &str) -> io::Result
     let mut document = serde_json::to_value(provenance)?;
     document["format"] = json!("bundle");
     document["bytes"] = json!(bytes.len());
-    document["sha256"] = json!(hex::encode(&Sha256::digest(bytes)));
+    document["sha256"] = json!(hex::encode(Sha256::digest(bytes)));
     document["licenses"] = json!(licenses);
     if let Some(model) = provenance.models.first() {
         document["inputs"] = serde_json::to_value(&model.info.inputs)?;
@@ -48,7 +48,7 @@ fn print(
     writeln!(
         out,
         "bundle      {size}, sha256 {}",
-        hex::encode(&Sha256::digest(bytes))
+        hex::encode(Sha256::digest(bytes))
     )?;
     let simd = match provenance.relaxed_simd {
         true => "relaxed SIMD",
