@@ -87,8 +87,9 @@ pub const ONNX_DOMAIN: &str = "ai.onnx";
 /// Operators that rewrites make and no file contains.
 pub const LETHE_DOMAIN: &str = "ai.lethe";
 
-/// A row of the table.
+/// A row of the table. Its layout is fixed for who reads the table in a compiled module.
 #[derive(Debug, Clone, Copy)]
+#[repr(C)]
 pub struct Entry {
     /// The domain, the default one as `ai.onnx`.
     pub domain: &'static str,
@@ -103,7 +104,7 @@ pub struct Entry {
 macro_rules! operators {
     ($(($domain:literal, $op_type:literal, $since:literal, $($path:ident)::+),)*) => {
         /// Every operator that this build has.
-        pub const TABLE: &[Entry] = &[
+        pub static TABLE: [Entry; [$($op_type),*].len()] = [
             $(Entry {
                 domain: $domain,
                 op_type: $op_type,

@@ -16,10 +16,15 @@ mod gather_first;
 mod gelu;
 mod identity;
 mod inline_if;
+mod made;
 mod normalization;
 mod pattern;
 mod quantized;
 mod weights_as_bytes;
+
+use std::collections::BTreeSet;
+
+pub use made::needed;
 
 use crate::graph::Graph;
 use crate::graph::inference::infer_types;
@@ -108,14 +113,28 @@ pub fn rewrite(graph: &mut Graph, env: &Env, wanted: Wanted) -> RewriteReport {
         changes: PASSES.iter().map(|pass| (pass.name, 0)).collect(),
         ..RewriteReport::default()
     };
+    let before = cfg!(debug_assertions).then(|| operators_of(graph));
     for _ in 0..ROUNDS {
         infer_types(graph);
         if rewrite_once(graph, env, wanted, &mut report) == 0 {
             break;
         }
     }
+    if let Some(before) = before {
+        let is_known = |op_type: &String| {
+            before.contains(op_type) || made::is_made(op_type, |other| before.contains(other))
+        };
+        let unknown = operators_of(graph).into_iter().find(|o| !is_known(o));
+        debug_assert_eq!(unknown, None, "rewrites make what `made` does not list");
+    }
     report.nodes_after = graph.node_count();
     report
+}
+
+fn operators_of(graph: &Graph) -> BTreeSet<String> {
+    let own = graph.nodes.iter().map(|node| node.name.op_type.clone());
+    let subgraphs = graph.nodes.iter().flat_map(|node| &node.subgraphs);
+    own.chain(subgraphs.flat_map(operators_of)).collect()
 }
 
 fn rewrite_once(graph: &mut Graph, env: &Env, wanted: Wanted, report: &mut RewriteReport) -> usize {

@@ -18,7 +18,7 @@ use lethe_engine::kernels::env::Env;
 use serde::{Deserialize, Serialize};
 use wit_component::ComponentEncoder;
 
-use crate::guest::{Door, Frozen, GuestBuild, GuestError, Segment, nonzero_runs};
+use crate::guest::{Door, Frozen, GuestBuild, GuestError, Known, Segment, nonzero_runs};
 use crate::sandbox::image::Image;
 use crate::sandbox::{ModelSource, SandboxError, SandboxSettings, model_image};
 
@@ -146,7 +146,7 @@ pub fn bundle(models: &[ModelSource], options: &BundleOptions) -> Result<Vec<u8>
     let image = model_image(models, &settings)?;
     let guest = options.guest().guest();
     let live = match options.operators {
-        OperatorSet::All => guest.live(Door::Component, None)?,
+        OperatorSet::All => guest.live(Door::Component, Known::Nothing)?,
         OperatorSet::Model => {
             let moved = SandboxSettings {
                 guest: settings.guest.moved(),
@@ -157,7 +157,7 @@ pub fn bundle(models: &[ModelSource], options: &BundleOptions) -> Result<Vec<u8>
                 memory: &segments(&image, &[], ZERO_BYTES),
                 moved: &segments(&moved, &[], ZERO_BYTES),
             };
-            guest.live(Door::Component, Some(frozen))?
+            guest.live(Door::Component, Known::Memory(frozen))?
         }
     };
     let mut join = ZERO_BYTES;

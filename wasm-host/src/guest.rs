@@ -24,7 +24,7 @@ use std::sync::{LazyLock, OnceLock};
 
 use sha2::{Digest, Sha256};
 
-pub(crate) use liveness::{Frozen, Live};
+pub(crate) use liveness::{Frozen, Known, Live};
 
 /// The guest as `build.rs` built it.
 static MODULE: &[u8] = include_bytes!(env!("LETHE_GUEST"));
@@ -256,13 +256,12 @@ impl Guest {
         self.start().memory_bytes
     }
 
-    /// What requests through this door can reach where their memory begins as `frozen`; without
-    /// it, of whatever the guest may come to hold.
+    /// What requests through this door can reach, as far as they are known.
     ///
     /// # Errors
     /// When the module has a part that is not known here.
-    pub(crate) fn live(&self, door: Door, frozen: Option<Frozen<'_>>) -> Result<Live, GuestError> {
-        liveness::live(self.module, |export| door.keeps_export(export), frozen)
+    pub(crate) fn live(&self, door: Door, known: Known<'_>) -> Result<Live, GuestError> {
+        liveness::live(self.module, |export| door.keeps_export(export), known)
     }
 
     /// The module with this door open and all others closed, of whose code what is `live` is left.
@@ -329,13 +328,13 @@ mod tests {
     #[test]
     fn a_component_is_rid_of_the_code_that_loads_models() {
         let live = |door: Door| {
-            let live = GUEST.live(door, None).unwrap();
+            let live = GUEST.live(door, Known::Nothing).unwrap();
             live.functions.into_iter().filter(|live| *live).count()
         };
         // Both answer; only a cell can be asked to load.
         assert!(live(Door::Component) < live(Door::PureCell));
         let opened = |door| {
-            let live = GUEST.live(door, None).unwrap();
+            let live = GUEST.live(door, Known::Nothing).unwrap();
             GUEST
                 .open(door, &live, GUEST.memory_bytes(), &[])
                 .unwrap()
@@ -352,7 +351,7 @@ mod tests {
             (Door::Component, &["wasi:"], &["memory", "wasi:", "cabi_"]),
         ];
         for (door, imports, exports) in cases {
-            let live = GUEST.live(door, None).unwrap();
+            let live = GUEST.live(door, Known::Nothing).unwrap();
             let module = GUEST.open(door, &live, GUEST.memory_bytes(), &[]).unwrap();
             wasmparser::validate(&module).unwrap_or_else(|error| panic!("{door:?}: {error}"));
             let expected =

@@ -139,6 +139,8 @@ pub struct SandboxSettings {
     pub guest: GuestBuild,
     /// Requests that may come in one call; less than 2 for none.
     pub most_together: u32,
+    /// Where the guest's code is not in the cache, compile what the model needs of it and no more.
+    pub quick_start: bool,
 }
 
 impl Default for SandboxSettings {
@@ -153,6 +155,7 @@ impl Default for SandboxSettings {
             cache: default_cache_folder(),
             guest: GuestBuild::default(),
             most_together: 0,
+            quick_start: false,
         }
     }
 }
@@ -242,11 +245,31 @@ impl Sandbox {
     /// # Errors
     /// When the model cannot be loaded or the host lacks something.
     pub fn new(source: &ModelSource, settings: &SandboxSettings) -> Result<Self, SandboxError> {
-        let image = model_image(std::slice::from_ref(source), settings)?;
+        let source = std::slice::from_ref(source);
+        let begun = match settings.quick_start {
+            true => Self::with(source, settings, source),
+            false => Self::with(source, settings, &[]),
+        };
+        match begun {
+            // It wanted code that was thought not to be needed, or does so with all of it.
+            Err(SandboxError::Cell(CellError::Trap { .. })) if settings.quick_start => {
+                Self::with(source, settings, &[])
+            }
+            begun => begun,
+        }
+    }
+
+    /// A sandbox for the one model in `source`, of code for `code_for`.
+    fn with(
+        source: &[ModelSource],
+        settings: &SandboxSettings,
+        code_for: &[ModelSource],
+    ) -> Result<Self, SandboxError> {
+        let image = image_of(source, settings, code_for)?;
         let info = image.models().first().cloned();
         let info = info.ok_or_else(|| SandboxError::Host("the image holds no model".into()))?;
-        let cells = Cells::new(image, settings, &Cache::new(settings.cache.as_deref()))?;
-        let cells = Arc::new(cells);
+        let cache = Cache::new(settings.cache.as_deref());
+        let cells = Arc::new(Cells::new(image, settings, &cache, code_for)?);
         Ok(Self { cells, info })
     }
 
@@ -426,13 +449,22 @@ pub(crate) fn compile_guest(settings: &SandboxSettings) -> Result<(), SandboxErr
     let image = Image::of_guest(settings.guest.guest());
     let image = image.map_err(|error| SandboxError::Host(error.to_string()))?;
     let cache = Cache::new(settings.cache.as_deref());
-    Cells::new(Arc::new(image), settings, &cache).map(drop)
+    Cells::new(Arc::new(image), settings, &cache, &[]).map(drop)
 }
 
 /// The image of a guest that holds these models: from the cache, or made.
 pub(crate) fn model_image(
     sources: &[ModelSource],
     settings: &SandboxSettings,
+) -> Result<Arc<Image>, SandboxError> {
+    image_of(sources, settings, &[])
+}
+
+/// As [`model_image`], made by code for the models of `code_for`.
+fn image_of(
+    sources: &[ModelSource],
+    settings: &SandboxSettings,
+    code_for: &[ModelSource],
 ) -> Result<Arc<Image>, SandboxError> {
     let host = |error: image::ImageError| SandboxError::Host(error.to_string());
     let cache = Cache::new(settings.cache.as_deref());
@@ -450,7 +482,7 @@ pub(crate) fn model_image(
         ..settings.clone()
     };
     let fresh = Image::of_guest(guest).map_err(|error| host(error.into()))?;
-    let cells = Cells::new(Arc::new(fresh), &loading, &cache)?;
+    let cells = Cells::new(Arc::new(fresh), &loading, &cache, code_for)?;
     let mut loader = cells.loader()?;
     let mut models = Vec::with_capacity(sources.len());
     for source in sources {

@@ -70,7 +70,7 @@ use crate::tenants::{
     Tenants,
 };
 use access::Access;
-use body::Coding;
+use body::{Coding, Room};
 use figures::Figures;
 use inference::Answered;
 use listener::Listeners;
@@ -91,6 +91,8 @@ pub struct Server {
     access: Access,
     admission: Admission,
     sessions: Arc<Sessions>,
+    /// Room for the bodies of requests for inference.
+    bodies: Room,
     figures: Arc<Figures>,
     draining: AtomicBool,
     /// The next number of a request whose client gave none.
@@ -173,6 +175,7 @@ impl Server {
                 tenants,
             ),
             sessions: Sessions::new(settings.max_sessions),
+            bodies: Room::new(settings.max_bodies_bytes),
             settings,
             repository,
             figures: Arc::new(Figures::new()),
@@ -353,7 +356,9 @@ async fn respond(State(server): State<Arc<Server>>, request: Request) -> Respons
     let response = respond_within(server, request)
         .instrument(span.clone())
         .await;
-    span.record("http.response.status_code", response.status().as_u16());
+    // Unsigned numbers would be sent as texts.
+    let status = i64::from(response.status().as_u16());
+    span.record("http.response.status_code", status);
     response
 }
 

@@ -10,7 +10,7 @@ mod serving;
 #[path = "support/websocket.rs"]
 mod websocket;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use lethe_engine::{Tensor, Value};
 use lethe_host::residue::Canary;
@@ -38,11 +38,15 @@ fn request(canary: &Canary, times: usize) -> Zeroizing<Vec<u8>> {
     message
 }
 
+fn cache() -> PathBuf {
+    Path::new(env!("CARGO_TARGET_TMPDIR")).join("isolation-cache")
+}
+
 fn sandbox(native_kernels: bool, wipe: WipePolicy) -> Sandbox {
     let settings = SandboxSettings {
         native_kernels,
         wipe,
-        cache: Some(Path::new(env!("CARGO_TARGET_TMPDIR")).join("isolation-cache")),
+        cache: Some(cache()),
         ..SandboxSettings::default()
     };
     Sandbox::new(&ModelSource::new("echo", models::echo()), &settings).unwrap()

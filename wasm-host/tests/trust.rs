@@ -115,10 +115,11 @@ fn audit_verify_says_what_is_certain() {
     let cut = said(&["audit", "verify", file, "--at-least", "6"]);
     assert!(cut.0 == 1 && cut.1.contains("MISSING"), "{cut:?}");
     let other = SigningKey::ephemeral().unwrap().public_key().to_string();
-    assert_eq!(
-        said(&["audit", "verify", file, "--public-key", &other]).0,
-        1
-    );
+    // A key may begin with a dash, which is no flag.
+    for other in [other, format!("-{}", "A".repeat(42))] {
+        let wrong = said(&["audit", "verify", file, "--public-key", &other]);
+        assert_eq!(wrong.0, 1, "{other}: {wrong:?}");
+    }
     assert_eq!(said(&["audit", "verify", file, "--public-key", "?"]).0, 2);
     assert_eq!(said(&["audit", "verify", "/nowhere/log"]).0, 2);
 

@@ -26,7 +26,7 @@ struct Verify {
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
     /// The key of the signatures, or the file that holds it [default: what the log itself says]
-    #[arg(long, value_name = "KEY")]
+    #[arg(long, allow_hyphen_values = true, value_name = "KEY")]
     public_key: Option<String>,
     /// Number of the first line, where older files were put away
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]

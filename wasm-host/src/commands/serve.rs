@@ -110,6 +110,8 @@ impl Serve {
         sandbox.load_deadline = limits.load_timeout;
         sandbox.limits.instances = limits.max_running;
         sandbox.graph = limits.graph;
+        // For several models the whole code is made sooner than a part for each.
+        sandbox.quick_start = self.files.len() == 1 && given.models.is_none();
         let loading = Loading {
             run,
             sandbox,

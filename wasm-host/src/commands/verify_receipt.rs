@@ -29,7 +29,7 @@ pub struct VerifyReceipt {
     #[arg(long, value_name = "FILE")]
     request: PathBuf,
     /// The server's key, or the file that holds it [default: what the receipt itself says]
-    #[arg(long, value_name = "KEY")]
+    #[arg(long, allow_hyphen_values = true, value_name = "KEY")]
     public_key: Option<String>,
 }
 

@@ -16,10 +16,15 @@
 //! are reached by their vtables, and other operators are not.
 //!
 //! The stack is empty while no request runs: what loading left there is not looked at, nor kept.
-//! Without a frozen memory any place in a table counts as called, and every constant as read.
+//!
+//! Before a model is loaded there is no such memory. Where it is known which operators it needs, the
+//! other rows of the guest's table of operators lead nowhere: what only they lead to stays dead.
+//! Where nothing is known any place in a table counts as called, and every constant as read.
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 
+use lethe_engine::operators::TABLE;
 use wasmparser::{ElementItems, ElementKind, ExternalKind, FunctionBody, Operator};
 use wasmparser::{Parser, Payload, TypeRef};
 
@@ -35,6 +40,17 @@ pub(crate) struct Live {
     /// Addresses that nothing reads before it writes them, ascending and apart: the stack's, and
     /// those of constants.
     pub(crate) unread: Vec<Range<usize>>,
+}
+
+/// What is known of the requests to come.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Known<'a> {
+    /// Nothing: any model may be loaded.
+    Nothing,
+    /// Models are loaded that need these rows of [`TABLE`].
+    Operators(&'a [bool]),
+    /// The memory that they begin with.
+    Memory(Frozen<'a>),
 }
 
 /// The memory that requests begin with, in two guests, in pieces of whole aligned words.
@@ -56,43 +72,75 @@ struct Parts<'a> {
     table: Vec<Option<u32>>,
 }
 
-/// What `keeps_export` and, where it is given, the memory that requests begin with lead to.
+/// What `keeps_export` and what is known of the requests lead to.
 pub(super) fn live(
     module: &[u8],
     keeps_export: impl Fn(&str) -> bool,
-    frozen: Option<Frozen<'_>>,
+    known: Known<'_>,
 ) -> Result<Live, GuestError> {
     let parts = Parts::read(module, keeps_export)?;
+    let references = match known {
+        Known::Nothing => References::default(),
+        Known::Operators(_) | Known::Memory(_) => References::read(module)?,
+    };
     let mut walk = Walk {
         functions: vec![false; parts.imports + parts.bodies.len()],
-        constants: Vec::new(),
+        constants: vec![false; references.constants().len()],
+        left_out: BTreeSet::new(),
         pending: parts.roots.clone(),
     };
-    let Some(frozen) = frozen else {
-        walk.pending.extend(parts.table.iter().flatten());
-        walk.follow(&parts, &References::default())?;
-        return Ok(Live {
-            functions: walk.functions,
-            unread: Vec::new(),
-        });
-    };
-    let references = References::read(module)?;
-    walk.constants = vec![false; references.constants().len()];
-    walk.enter_memory(&parts, &references, frozen)?;
+    match known {
+        Known::Nothing => walk.pending.extend(parts.table.iter().flatten()),
+        Known::Operators(needed) => {
+            walk.left_out = rows_without(needed, &references)?;
+            walk.enter_targets(references.of_variables(), &references);
+        }
+        Known::Memory(frozen) => walk.enter_memory(&parts, &references, frozen)?,
+    }
     walk.follow(&parts, &references)?;
-    let mut unread = vec![references.stack().clone()];
-    let constants = references.constants().iter().zip(&walk.constants);
-    let dead = constants.filter(|(_, is_live)| !**is_live);
-    unread.extend(dead.map(|(constant, _)| constant.clone()));
+    let mut unread = Vec::new();
+    if let Known::Memory(_) = known {
+        unread.push(references.stack().clone());
+        let constants = references.constants().iter().zip(&walk.constants);
+        let dead = constants.filter(|(_, is_live)| !**is_live);
+        unread.extend(dead.map(|(constant, _)| constant.clone()));
+    }
     Ok(Live {
         unread,
         functions: walk.functions,
     })
 }
 
+/// Where the table of operators refers to functions that are not needed.
+fn rows_without(needed: &[bool], references: &References) -> Result<BTreeSet<usize>, GuestError> {
+    /// A row on wasm32: two texts of 8 bytes, a number of 8, the function and what is left of 8.
+    const ROW_BYTES: usize = 32;
+    const PARSE: usize = 24;
+    let unknown = || GuestError("its table of operators is not this program's".into());
+    let table = references.operators().ok_or_else(unknown)?;
+    if needed.len() != TABLE.len() {
+        return Err(unknown());
+    }
+    let mut left_out = BTreeSet::new();
+    for (i, is_needed) in needed.iter().enumerate() {
+        let row = table + i * ROW_BYTES;
+        let functions = references.of_data_at(row..row + ROW_BYTES);
+        let mut functions = functions.filter(|(_, to)| matches!(to, Target::Function(_)));
+        match (functions.next(), functions.next()) {
+            (Some((address, _)), None) if address == row + PARSE => {
+                left_out.extend((!is_needed).then_some(address));
+            }
+            _ => return Err(unknown()),
+        }
+    }
+    Ok(left_out)
+}
+
 struct Walk {
     functions: Vec<bool>,
     constants: Vec<bool>,
+    /// Addresses in constants whose references lead nowhere.
+    left_out: BTreeSet<usize>,
     /// Functions to be looked at.
     pending: Vec<u32>,
 }
@@ -133,8 +181,9 @@ impl Walk {
             if std::mem::replace(&mut self.constants[constant], true) {
                 continue;
             }
-            for target in references.of_data(references.constants()[constant].clone()) {
+            for (at, target) in references.of_data_at(references.constants()[constant].clone()) {
                 match target {
+                    _ if self.left_out.contains(&at) => {}
                     Target::Function(function) => self.pending.push(function),
                     Target::Memory(address) => pending.extend(references.constant_at(address)),
                 }
@@ -157,18 +206,23 @@ impl Walk {
             for operator in body.get_operators_reader()? {
                 self.pending.extend(callee(&operator?));
             }
-            for target in references.of_code(body.range()) {
-                match target {
-                    Target::Function(function) => self.pending.push(function),
-                    Target::Memory(address) => {
-                        if let Some(constant) = references.constant_at(address) {
-                            self.enter_constant(constant, references);
-                        }
+            self.enter_targets(references.of_code(body.range()), references);
+        }
+        Ok(())
+    }
+
+    /// Notes functions, and marks constants with what they lead to.
+    fn enter_targets(&mut self, targets: impl Iterator<Item = Target>, references: &References) {
+        for target in targets {
+            match target {
+                Target::Function(function) => self.pending.push(function),
+                Target::Memory(address) => {
+                    if let Some(constant) = references.constant_at(address) {
+                        self.enter_constant(constant, references);
                     }
                 }
             }
         }
-        Ok(())
     }
 }
 
@@ -308,7 +362,7 @@ mod tests {
             memory: &memory,
             moved: &moved,
         };
-        GUEST.live(Door::Component, Some(frozen))
+        GUEST.live(Door::Component, Known::Memory(frozen))
     }
 
     /// A place in the table, and its function, that no request reaches in an empty memory.
@@ -344,8 +398,8 @@ mod tests {
         let empty = live_with(0, 0).unwrap();
         let leads_to_dead = |constant: &&Range<usize>| {
             references
-                .of_data((*constant).clone())
-                .any(|target| match target {
+                .of_data_at((*constant).clone())
+                .any(|(_, target)| match target {
                     Target::Function(function) => !empty.functions[function as usize],
                     Target::Memory(_) => false,
                 })
@@ -354,10 +408,42 @@ mod tests {
         assert!(empty.unread.contains(vtable));
         let held = live_with(vtable.start as u32, vtable.start as u32).unwrap();
         assert!(!held.unread.contains(vtable));
-        for target in references.of_data(vtable.clone()) {
+        for (_, target) in references.of_data_at(vtable.clone()) {
             if let Target::Function(function) = target {
                 assert!(held.functions[function as usize]);
             }
         }
+    }
+
+    #[test]
+    fn rows_of_operators_that_nobody_needs_lead_nowhere() {
+        let references = References::read(MODULE).unwrap();
+        let table = references.operators().unwrap();
+        let parse = |i: usize| {
+            let row = references.of_data_at(table + 32 * i..table + 32 * (i + 1));
+            let mut functions = row.filter_map(|(_, target)| match target {
+                Target::Function(function) => Some(function as usize),
+                Target::Memory(_) => None,
+            });
+            functions.next().unwrap()
+        };
+        fn live(known: Known<'_>) -> Live {
+            GUEST.live(Door::PureCell, known).unwrap()
+        }
+        let count = |live: &Live| live.functions.iter().filter(|live| **live).count();
+        let relu = TABLE.iter().position(|row| row.op_type == "Relu").unwrap();
+        let mut needed = vec![false; TABLE.len()];
+        needed[relu] = true;
+        let one = live(Known::Operators(&needed));
+        needed.fill(true);
+        let all = live(Known::Operators(&needed));
+        for i in 0..TABLE.len() {
+            assert_eq!(one.functions[parse(i)], i == relu, "{:?}", TABLE[i]);
+        }
+        assert!(count(&one) < count(&all) && count(&all) <= count(&live(Known::Nothing)));
+        assert!((0..TABLE.len()).all(|i| all.functions[parse(i)]));
+        // A table of another length is another program's.
+        let error = GUEST.live(Door::PureCell, Known::Operators(&needed[1..]));
+        assert!(error.unwrap_err().to_string().contains("operators"));
     }
 }

@@ -24,6 +24,9 @@ use super::GuestError;
 
 /// Data that no program writes lies in a segment of this name.
 const CONSTANTS: &str = ".rodata";
+/// What the name of the table of operators ([`lethe_engine::operators::TABLE`]) contains, however the
+/// compiler decorates it.
+const OPERATORS: &str = "lethe_engine9operators5TABLE";
 /// The global that points to the top of the stack, as the linker names it.
 const STACK_POINTER: &str = "__stack_pointer";
 
@@ -58,6 +61,8 @@ pub(super) struct References {
     table_places: Vec<TablePlace>,
     /// Addresses of the stack: none where it is not known.
     stack: Range<usize>,
+    /// Address of the table of operators.
+    operators: Option<usize>,
 }
 
 impl References {
@@ -84,12 +89,27 @@ impl References {
 
     /// What the code in this range of the module refers to.
     pub(super) fn of_code(&self, body: Range<usize>) -> impl Iterator<Item = Target> {
-        within(&self.code, body)
+        within(&self.code, body).map(|(_, target)| target)
     }
 
-    /// What the data at these addresses refer to.
-    pub(super) fn of_data(&self, addresses: Range<usize>) -> impl Iterator<Item = Target> {
+    /// What the data at these addresses refer to, and where.
+    pub(super) fn of_data_at(
+        &self,
+        addresses: Range<usize>,
+    ) -> impl Iterator<Item = (usize, Target)> {
         within(&self.data, addresses)
+    }
+
+    /// What the data that a program may write refer to before it does.
+    pub(super) fn of_variables(&self) -> impl Iterator<Item = Target> {
+        let variables = self.data.iter();
+        let variables = variables.filter(|(address, _)| self.constant_at(*address).is_none());
+        variables.map(|(_, target)| *target)
+    }
+
+    /// Address of the table of operators.
+    pub(super) fn operators(&self) -> Option<usize> {
+        self.operators
     }
 
     /// Addresses of constants, ascending and apart.
@@ -119,12 +139,12 @@ impl References {
     }
 }
 
-fn within(all: &[(usize, Target)], places: Range<usize>) -> impl Iterator<Item = Target> {
+fn within(all: &[(usize, Target)], places: Range<usize>) -> impl Iterator<Item = (usize, Target)> {
     let first = all.partition_point(|(place, _)| *place < places.start);
     let inside = all[first..]
         .iter()
         .take_while(move |(place, _)| *place < places.end);
-    inside.map(|(_, target)| *target)
+    inside.copied()
 }
 
 /// A data segment.
@@ -159,6 +179,8 @@ struct Sections<'a> {
     /// First values of globals that are numbers, and which of them is the stack pointer.
     globals: Vec<Option<i32>>,
     stack_pointer: Option<usize>,
+    /// The symbol of the table of operators.
+    operators: Option<usize>,
     code_entries: Vec<RelocationEntry>,
     data_entries: Vec<RelocationEntry>,
     has_symbols: bool,
@@ -224,7 +246,13 @@ impl<'a> Sections<'a> {
                 }
                 Linking::SymbolTable(symbols) => {
                     for symbol in symbols {
-                        self.symbols.push(match symbol? {
+                        let symbol = symbol?;
+                        if let SymbolInfo::Data { name, .. } = symbol
+                            && name.contains(OPERATORS)
+                        {
+                            self.operators = Some(self.symbols.len());
+                        }
+                        self.symbols.push(match symbol {
                             SymbolInfo::Global {
                                 index,
                                 name: Some(STACK_POINTER),
@@ -275,6 +303,7 @@ impl<'a> Sections<'a> {
             constants: self.constants(),
             table_places: self.table_places()?,
             stack: self.stack(),
+            operators: self.operators(),
         })
     }
 
@@ -338,6 +367,15 @@ impl<'a> Sections<'a> {
         let place = self.data.iter().find(holds);
         let place = place.ok_or_else(|| GuestError("a relocation outside of the data".into()))?;
         Ok(place.address + in_section - place.in_section)
+    }
+
+    fn operators(&self) -> Option<usize> {
+        match self.symbols.get(self.operators?)? {
+            Symbol::Data {
+                segment, offset, ..
+            } => Some(self.data.get(*segment)?.address + offset),
+            _ => None,
+        }
     }
 
     fn stack(&self) -> Range<usize> {

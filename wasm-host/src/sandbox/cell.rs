@@ -14,10 +14,13 @@ use wasmtime::{
 use zeroize::Zeroizing;
 
 use super::cache::Cache;
+use super::code::Code;
 use super::faults::Whose;
 use super::image::Image;
 use super::slots::{Slots, last_wipe, no_new_pages};
-use super::{CallReport, SandboxError, SandboxSettings, code, deadline, native_kernels, stack};
+use super::{
+    CallReport, ModelSource, SandboxError, SandboxSettings, deadline, native_kernels, stack,
+};
 use crate::guest::Door;
 
 /// What one request may use.
@@ -216,10 +219,15 @@ pub(super) struct Cells {
 }
 
 impl Cells {
+    /// Cells for calls of these `models`, or of any where there are none.
+    ///
+    /// # Errors
+    /// When the machine lacks something.
     pub(super) fn new(
         image: Arc<Image>,
         settings: &SandboxSettings,
         cache: &Cache,
+        models: &[ModelSource],
     ) -> Result<Self, SandboxError> {
         let host = |error: wasmtime::Error| SandboxError::Host(format!("{error:#}"));
         let door = if settings.native_kernels {
@@ -228,8 +236,12 @@ impl Cells {
             Door::PureCell
         };
         let slots = Slots::new(image, settings.wipe);
-        let engine = code::engine(slots.clone()).map_err(host)?;
-        let module = code::module(&engine, settings.guest.guest(), door, cache)?;
+        let code = Code {
+            guest: settings.guest.guest(),
+            door,
+            cache,
+        };
+        let (engine, module) = code.module(&slots, models)?;
         let mut linker = Linker::new(&engine);
         if settings.native_kernels {
             native_kernels::define(&mut linker).map_err(host)?;

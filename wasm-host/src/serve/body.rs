@@ -1,6 +1,8 @@
 //! Bodies of requests and answers: read into memory that is wiped, compressed and decompressed
 //! within limits, sent in pieces.
 
+mod held;
+
 use std::io::{self, Read, Write};
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -12,6 +14,8 @@ use bytes::Bytes;
 use lethe_server::handler::JSON_BYTES;
 use lethe_server::{Problem, Response as Answer};
 use zeroize::Zeroizing;
+
+pub(super) use held::{Held, Room};
 
 /// Largest piece of an answer that is handed to a connection at once.
 const PIECE_BYTES: usize = 64 << 10;
@@ -76,12 +80,13 @@ impl Coding {
     /// Decompresses a body. No more than the limit is ever held, however much is promised.
     ///
     /// # Errors
-    /// 413 beyond the limit, 400 for what is not of this coding.
+    /// 413 beyond the limit, 400 for what is not of this coding, 503 where there is no room for it.
     pub(super) fn decompress(
         self,
         body: &[u8],
         limit_bytes: u64,
-    ) -> Result<Zeroizing<Vec<u8>>, Problem> {
+        room: &Room,
+    ) -> Result<Held, Problem> {
         let broken = |error: io::Error| {
             let detail = format!("the body is not {}: {error}", self.name());
             Problem::not_understood("LETHE-ENCODING", detail)
@@ -95,7 +100,7 @@ impl Coding {
                 Box::new(decoder)
             }
         };
-        let mut whole = Zeroizing::new(Vec::new());
+        let mut whole = room.hold(0)?;
         let mut piece = Zeroizing::new(vec![0; PIECE_BYTES]);
         loop {
             let len = from.read(&mut piece).map_err(broken)?;
@@ -105,7 +110,7 @@ impl Coding {
             if (whole.len() + len) as u64 > limit_bytes {
                 return Err(Problem::too_large((whole.len() + len) as u64, limit_bytes));
             }
-            append(&mut whole, &piece[..len]);
+            whole.append(&piece[..len])?;
         }
     }
 
@@ -125,14 +130,14 @@ impl Coding {
 /// Reads a body into memory that is zeroized.
 ///
 /// # Errors
-/// 413 beyond the limit, 400 where the client breaks off.
-pub(super) async fn read(mut body: Body, limit_bytes: u64) -> Result<Zeroizing<Vec<u8>>, Problem> {
+/// 413 beyond the limit, 400 where the client breaks off, 503 where there is no room for it.
+pub(super) async fn read(mut body: Body, limit_bytes: u64, room: &Room) -> Result<Held, Problem> {
     let announced = body.size_hint().lower();
     if announced > limit_bytes {
         return Err(Problem::too_large(announced, limit_bytes));
     }
     // What is announced is believed piece by piece: a client may announce much and send nothing.
-    let mut read = Zeroizing::new(Vec::with_capacity((announced as usize).min(1 << 20)));
+    let mut read = room.hold((announced as usize).min(1 << 20))?;
     loop {
         let frame = std::future::poll_fn(|context| Pin::new(&mut body).poll_frame(context));
         let Some(frame) = frame.await else {
@@ -148,18 +153,8 @@ pub(super) async fn read(mut body: Body, limit_bytes: u64) -> Result<Zeroizing<V
                 limit_bytes,
             ));
         }
-        append(&mut read, &data);
+        read.append(&data)?;
     }
-}
-
-/// Appends, wiping the old memory where the vector must move.
-fn append(to: &mut Zeroizing<Vec<u8>>, data: &[u8]) {
-    if to.capacity() - to.len() < data.len() {
-        let mut larger = Vec::with_capacity((to.len() + data.len()).max(2 * to.capacity()));
-        larger.extend_from_slice(to);
-        *to = Zeroizing::new(larger);
-    }
-    to.extend_from_slice(data);
 }
 
 /// An answer as HTTP, compressed where that is asked for and pays, its body in pieces whose memory
@@ -230,15 +225,17 @@ mod tests {
     #[test]
     fn bodies_round_trip_and_bombs_are_refused() {
         let plain = b"Lethe, the river of forgetting. ".repeat(10_000);
+        let room = Room::new(1 << 30);
         for coding in [Coding::Gzip, Coding::Zstd] {
             let packed = coding.compress(&plain).unwrap();
-            assert!(*coding.decompress(&packed, plain.len() as u64).unwrap() == plain);
+            let whole = coding.decompress(&packed, plain.len() as u64, &room);
+            assert!(whole.unwrap()[..] == plain);
             let bomb = coding
-                .decompress(&packed, plain.len() as u64 - 1)
+                .decompress(&packed, plain.len() as u64 - 1, &room)
                 .unwrap_err();
             assert_eq!((bomb.status, &*bomb.code), (413, "LETHE-BODY-SIZE"));
             for bad in [&packed[..packed.len() / 2], b"neither"] {
-                let error = coding.decompress(bad, 1 << 20).unwrap_err();
+                let error = coding.decompress(bad, 1 << 20, &room).unwrap_err();
                 assert_eq!((error.status, &*error.code), (400, "LETHE-ENCODING"));
             }
         }

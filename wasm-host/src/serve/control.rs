@@ -17,10 +17,9 @@ use lethe_server::{Problem, Response as Answer};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-use zeroize::Zeroizing;
 
 use super::access::Caller;
-use super::body::{self, Coding};
+use super::body::{self, Coding, Held, Room};
 use super::repository::Listed;
 use super::{Head, Server, figures};
 
@@ -328,14 +327,11 @@ fn models(server: &Server, caller: &Caller) -> Vec<Value> {
 }
 
 /// Reads a body, for which there is as much time as for any request's.
-async fn read(
-    server: &Server,
-    head: &Head,
-    body: Body,
-    limit_bytes: u64,
-) -> Result<Zeroizing<Vec<u8>>, Problem> {
+async fn read(server: &Server, head: &Head, body: Body, limit_bytes: u64) -> Result<Held, Problem> {
+    // What an operator sends has limits of its own.
+    let room = Room::new(u64::MAX);
     let deadline = head.begun + server.settings.request_timeout;
-    let body = tokio::time::timeout_at(deadline, body::read(body, limit_bytes)).await;
+    let body = tokio::time::timeout_at(deadline, body::read(body, limit_bytes, &room)).await;
     body.unwrap_or_else(|_| {
         let detail = "the request's body did not come in time";
         Err(Problem::new(504, "LETHE-DEADLINE", detail))

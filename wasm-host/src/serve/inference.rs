@@ -123,11 +123,12 @@ async fn read(server: &Server, caller: &Caller, head: &Head, from: Body) -> Resu
         .max_body_bytes
         .min(caller.limits().body_bytes);
     let coding = Coding::of_request(&head.headers)?;
-    let mut body = body::read(from, limit_bytes).await?;
+    let room = &server.bodies;
+    let mut body = body::read(from, limit_bytes, room).await?;
     if let Some(coding) = coding {
-        let packed = body;
-        let unpacked =
-            tokio::task::spawn_blocking(move || coding.decompress(&packed, limit_bytes)).await;
+        let (packed, room) = (body, room.clone());
+        let unpack = move || coding.decompress(&packed, limit_bytes, &room);
+        let unpacked = tokio::task::spawn_blocking(unpack).await;
         body = unpacked.map_err(|_| not_carried_out())??;
     }
     Ok(Ask {
@@ -137,7 +138,7 @@ async fn read(server: &Server, caller: &Caller, head: &Head, from: Body) -> Resu
             content_type: head.text(header::CONTENT_TYPE).map(str::to_owned),
             accept: head.text(header::ACCEPT).map(str::to_owned),
             json_bytes: head.text(JSON_BYTES).map(json_bytes).transpose()?,
-            body: wiped_bytes(body),
+            body: body.into_bytes(),
         },
         wants_receipt: head.headers.contains_key(RECEIPT),
     })

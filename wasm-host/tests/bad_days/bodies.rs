@@ -168,3 +168,28 @@ fn a_frame_that_asks_for_a_large_window_is_refused() {
     );
     server.check("a large window");
 }
+
+#[test]
+fn bodies_that_have_no_room_beside_others_are_told_to_come_again() {
+    let server = Server::digits(&["--max-body-mb", "2", "--max-bodies-mb", "2"]);
+    let begin = || {
+        let mut stream = server.connect();
+        let head = "POST /api/v1/infer HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\n\
+                    content-length: 1000000\r\n\r\n";
+        stream.write_all(head.as_bytes()).unwrap();
+        stream.write_all(&[b' '; 1000]).unwrap();
+        stream
+    };
+    let held = [begin(), begin()];
+    // Their memory is taken when their first bytes are there.
+    let body = [b' '; 1 << 20];
+    let ask = || server.post("/api/v1/infer", &[JSON], &body);
+    server.wait_for("room to be taken", |_| ask().status == 503);
+    let refused = ask();
+    assert_eq!(refused.code(), "LETHE-BODIES", "{}", refused.text());
+    assert_eq!(refused.header("retry-after"), Some("1"));
+    drop(held);
+    // What is no request is one that was read.
+    server.wait_for("room again", |_| ask().status == 400);
+    server.check("bodies that took all room");
+}

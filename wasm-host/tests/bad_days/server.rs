@@ -5,11 +5,11 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use crate::serving;
 pub(crate) use crate::serving::Server;
 
 /// Longer than anything here takes on a busy machine.
@@ -40,21 +40,9 @@ fn cache() -> PathBuf {
 
 /// The program, with the cache that all tests share.
 pub(crate) fn lethe() -> Command {
-    // One server fills the cache, so that the first tests do not compile the guest side by side.
-    static FILLED: OnceLock<()> = OnceLock::new();
-    let command = || {
-        let mut lethe = Command::new(env!("CARGO_BIN_EXE_lethe"));
-        lethe
-            .env("LETHE_CACHE_DIR", cache())
-            .env("LETHE_LOG", "error");
-        lethe
-    };
-    FILLED.get_or_init(|| {
-        let mut serve = command();
-        serve.args(["serve", "--port", "0"]).arg(digits());
-        drop(Server::spawn(serve));
-    });
-    command()
+    let mut lethe = serving::program(&cache());
+    lethe.env("LETHE_LOG", "error");
+    lethe
 }
 
 /// `lethe serve` on a free port, without models.

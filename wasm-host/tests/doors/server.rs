@@ -19,9 +19,7 @@ pub(crate) fn cache() -> PathBuf {
 }
 
 pub(crate) fn lethe() -> Command {
-    let mut lethe = Command::new(env!("CARGO_BIN_EXE_lethe"));
-    lethe.env("LETHE_CACHE_DIR", cache());
-    lethe
+    crate::serving::program(&cache())
 }
 
 impl Server {

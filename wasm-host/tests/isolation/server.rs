@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use crate::models;
-use crate::serving::Server;
+use crate::serving::{self, Server};
 use crate::websocket::{Stream, frame};
 
 /// Requests in all; `LETHE_CANARIES` says another number.
@@ -26,8 +26,7 @@ const CANARY_BYTES: usize = 32;
 
 impl Server {
     fn start(mut command: Command) -> Self {
-        let cache = Path::new(env!("CARGO_TARGET_TMPDIR")).join("isolation-cache");
-        command.env("LETHE_CACHE_DIR", cache);
+        command.env("LETHE_CACHE_DIR", crate::cache());
         Self::spawn(command)
     }
 
@@ -204,7 +203,7 @@ fn served(keys_file: &str) -> (Command, [String; 2]) {
         let key = lethe_host::tenants::KeyFile::create(&file, tenant, None);
         key.unwrap().key.to_string()
     });
-    let mut lethe = Command::new(env!("CARGO_BIN_EXE_lethe"));
+    let mut lethe = serving::program(&crate::cache());
     lethe.args(["serve", "--port", "0", "--confine", "false", "--keys"]);
     lethe.arg(&file).arg(folder.join("echo.onnx"));
     (lethe, keys)

@@ -1,7 +1,25 @@
 //! A server that a test starts, and that ends with it.
 
 use std::io::{BufRead, BufReader};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
+
+/// `lethe` with this cache, which is the same for all tests of a program. The guest's code is in it:
+/// else the first servers would all compile it, side by side.
+pub(crate) fn program(cache: &Path) -> Command {
+    static PREPARED: OnceLock<()> = OnceLock::new();
+    let program = || {
+        let mut lethe = Command::new(env!("CARGO_BIN_EXE_lethe"));
+        lethe.env("LETHE_CACHE_DIR", cache);
+        lethe
+    };
+    PREPARED.get_or_init(|| {
+        let output = program().arg("prepare").output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+    });
+    program()
+}
 
 /// A process that answers at an address.
 pub(crate) struct Server {
