@@ -12,7 +12,7 @@ const MADE: &[(&str, &[&str])] = &[
     ("Gelu", &["Erf", "Tanh"]),
     ("Identity", &["If"]),
     ("LayerNormalization", &["ReduceMean"]),
-    ("MatMulIntegerToFloat", &["MatMulInteger"]),
+    ("MatMulIntegerToFloat", &["DequantizeLinear"]),
     ("QuantizeRowsMatMul", &["Gemm", "MatMul"]),
     ("RMSNormalization", &["ReduceMean"]),
 ];
@@ -52,13 +52,12 @@ mod tests {
     use crate::onnx::writer::ModelWriter;
     use crate::tensor::DataType;
 
-    #[test]
-    fn a_model_needs_its_own_operators_and_what_is_made_of_them() {
-        let model = ModelWriter::new(17)
-            .input("x", DataType::Float32, &["5", "5"])
-            .node("MatMul", &["x", "x"], &["y"], vec![])
-            .node("Relu", &["y"], &["z"], vec![])
-            .output("z");
+    /// The operators that a model of these is found to need.
+    fn needed_with(own: &[&str]) -> Vec<&'static str> {
+        let model = own.iter().fold(
+            ModelWriter::new(17).input("x", DataType::Float32, &["5", "5"]),
+            |model, op_type| model.node(op_type, &["x"], &[op_type], vec![]),
+        );
         let model = crate::onnx::read_model(model.to_bytes()).expect("a model");
         let needed = needed(&model);
         let rows = TABLE.iter().zip(&needed);
@@ -68,9 +67,19 @@ mod tests {
             .collect();
         found.sort_unstable();
         found.dedup();
+        found
+    }
+
+    #[test]
+    fn a_model_needs_its_own_operators_and_what_is_made_of_them() {
         assert_eq!(
-            found,
+            needed_with(&["MatMul", "Relu"]),
             ["FusedMatMul", "MatMul", "QuantizeRowsMatMul", "Relu"]
         );
+        assert_eq!(
+            needed_with(&["DequantizeLinear", "If"]),
+            ["DequantizeLinear", "Identity", "If", "MatMulIntegerToFloat"]
+        );
+        assert!(needed_with(&["NobodyKnowsThis"]).is_empty());
     }
 }
