@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -33,7 +34,9 @@ impl Server {
 
     /// Another program, once it listens on `port`.
     pub(crate) fn peer(mut command: Command, port: u16) -> Self {
+        // jco answers in a process of its own.
         let process = command
+            .process_group(0)
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()

@@ -5,6 +5,8 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 
+use rustix::process::{Pid, Signal, kill_process_group};
+
 /// `lethe` with this cache, which is the same for all tests of a program. The guest's code is in it:
 /// else the first servers would all compile it, side by side.
 pub(crate) fn program(cache: &Path) -> Command {
@@ -29,7 +31,10 @@ pub(crate) struct Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // It may have ended by itself.
+        // It may have ended by itself; what leads a group of processes ends with them.
+        if let Some(group) = Pid::from_raw(self.process.id() as i32) {
+            let _ = kill_process_group(group, Signal::KILL);
+        }
         drop(self.process.kill());
         drop(self.process.wait());
     }
