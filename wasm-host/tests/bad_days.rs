@@ -9,6 +9,8 @@
 mod bodies;
 #[path = "bad_days/certificates.rs"]
 mod certificates;
+#[path = "bad_days/clocks.rs"]
+mod clocks;
 #[path = "bad_days/collector.rs"]
 mod collector;
 #[path = "bad_days/connections.rs"]

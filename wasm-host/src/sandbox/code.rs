@@ -85,7 +85,10 @@ impl Code<'_> {
         // file is this process's alone: where it was kept, it is opened as the next process will.
         let again = self::engine(slots).map_err(host)?;
         let opened = match self.cached(&again, &key) {
-            Some(kept) => (again, kept),
+            Some(kept) => {
+                drop((module, engine));
+                (again, kept)
+            }
             None => (engine, module),
         };
         give_back_memory();
