@@ -5,14 +5,21 @@
 help:            ## this list
 	@grep -E '^[a-z]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 12
 
-build:           ## the `lethe` program, at target/release/lethe, with its guests inside
+build: wasm-target ## the `lethe` program, at target/release/lethe, with its guests inside
 	cargo build --release --package lethe-host --bin lethe --features webgpu,relaxed-guest
 	target/release/lethe prepare
 
-demo:            ## reads a drawn digit natively and in a sandbox, and shows that it is forgotten
+# The sandbox's guest is WebAssembly. Where rustup may install what rust-toolchain.toml names, this
+# finds it there.
+.PHONY: wasm-target
+wasm-target:
+	@[ -d "$$(rustc --print target-libdir --target wasm32-unknown-unknown)" ] || \
+		rustup target add wasm32-unknown-unknown
+
+demo: wasm-target ## reads a drawn digit natively and in a sandbox, and shows that it is forgotten
 	cargo run --quiet --release --package lethe-host --features webgpu --example demo
 
-package:         ## the npm package, in web/pkg
+package: wasm-target ## the npm package, in web/pkg
 	cd web && { [ -d node_modules ] || npm ci --no-audit --no-fund; } && node build.mjs
 
 site: package    ## the site, in www/dist; `npm start` in www shows it
@@ -21,7 +28,7 @@ site: package    ## the site, in www/dist; `npm start` in www shows it
 test:            ## installs what the tests need, runs them all, ends with `N passed, N failed`
 	python3 scripts/test.py
 
-check:           ## formatting, lints, documentation and house rules; warnings are errors
+check: wasm-target ## formatting, lints, documentation and house rules; warnings are errors
 	python3 scripts/check.py
 
 bench: build     ## beside onnxruntime in one interleaved run; prints ratios
