@@ -38,8 +38,9 @@ pub(super) fn apply(graph: &mut Graph, _: &Env) -> usize {
         let Some(product) = found(&Pattern::new(graph), i) else {
             continue;
         };
-        if let Some(node) = product_of_bytes(graph, &graph.nodes[i].clone(), &product) {
-            graph.nodes[product.at] = node;
+        let at = product.at;
+        if let Some(node) = product_of_bytes(graph, &graph.nodes[i].clone(), product) {
+            graph.nodes[at] = node;
             changes += 1;
         }
     }
@@ -51,26 +52,15 @@ fn found(pattern: &Pattern<'_>, i: usize) -> Option<Product> {
     let node = &graph.nodes[i];
     let (a, weights) = (node.input(0)?, node.input(1)?);
     let constant = graph.constant(Some(weights))?;
-    let is_product = match () {
-        () if node.is("MatMul") => pattern.rank(Some(a)).is_some_and(|rank| rank >= 2),
-        () if node.is("Gemm") => {
-            let attributes = &node.attributes;
-            let is_one = |name| {
-                attributes
-                    .float_or(name, 1.0)
-                    .is_ok_and(|factor| factor == 1.0)
-            };
-            is_one("alpha") && is_one("beta") && !attributes.flag_or("transA", false).ok()?
-        }
-        () => false,
-    };
     let is_f32 = graph.value(a).value_type.data_type() == Some(DataType::Float32);
-    if !is_product || !is_f32 || graph.constant(Some(a)).is_some() {
+    if !is_plain_product(pattern, node, a)? || !is_f32 || graph.constant(Some(a)).is_some() {
         return None;
     }
     let is_transposed = node.is("Gemm") && node.attributes.flag_or("transB", false).ok()?;
-    let quantised = quantised(constant, is_transposed)?;
-    let n = quantised.1.len();
+    let n = match (constant.shape(), is_transposed) {
+        (&[n, _], true) | (&[_, n], false) => n,
+        _ => return None,
+    };
     let output = node.output(0)?;
     let (at, output, bias) = match (node.input(2), pattern.bias_added(output, n)) {
         (Some(bias), _) if pattern.is_vector(Some(bias), n) => (i, output, Some(bias)),
@@ -78,6 +68,8 @@ fn found(pattern: &Pattern<'_>, i: usize) -> Option<Product> {
         (None, Some((at, bias, output))) => (at, output, Some(bias)),
         (None, None) => (i, output, None),
     };
+    // Last, since it reads all weights.
+    let quantised = quantised(constant, is_transposed)?;
     Some(Product {
         a,
         weights,
@@ -86,6 +78,20 @@ fn found(pattern: &Pattern<'_>, i: usize) -> Option<Product> {
         at,
         output,
     })
+}
+
+/// Whether the node multiplies `a` as it is with its second input, and scales nothing.
+fn is_plain_product(pattern: &Pattern<'_>, node: &Node, a: ValueId) -> Option<bool> {
+    if node.is("MatMul") {
+        return Some(pattern.rank(Some(a)).is_some_and(|rank| rank >= 2));
+    }
+    let attributes = &node.attributes;
+    let is_one = |name| {
+        let factor = attributes.float_or(name, 1.0);
+        factor.is_ok_and(|factor| factor == 1.0)
+    };
+    let scales = !is_one("alpha") || !is_one("beta");
+    Some(node.is("Gemm") && !scales && !attributes.flag_or("transA", false).ok()?)
 }
 
 /// A matrix `[k, n]`, or `[n, k]` where it is transposed, as bytes `[k, n]` with a scale for each
@@ -128,8 +134,8 @@ fn quantised(weights: &Tensor, is_transposed: bool) -> Option<(Tensor, Tensor)> 
     Some((bytes, Tensor::from_slice(&[n], &scales).ok()?))
 }
 
-fn product_of_bytes(graph: &mut Graph, node: &Node, product: &Product) -> Option<Node> {
-    let (bytes, scales) = product.quantised.clone();
+fn product_of_bytes(graph: &mut Graph, node: &Node, product: Product) -> Option<Node> {
+    let (bytes, scales) = product.quantised;
     let name = graph.value(product.weights).name.clone();
     let bytes = graph.add_constant(name.clone(), bytes);
     let scales = graph.add_constant(name, scales);

@@ -32,6 +32,12 @@ use super::moved_table::SHIFT;
 use super::references::{References, Target};
 use super::{GuestError, Segment};
 
+/// A row of [`TABLE`] on wasm32: two texts of 8 bytes, a number of 8, the function and what is left
+/// of 8.
+const ROW_BYTES: usize = 32;
+/// Where in a row its function is.
+const PARSE: usize = 24;
+
 /// What a request can reach.
 #[derive(Debug)]
 pub(crate) struct Live {
@@ -113,9 +119,6 @@ pub(super) fn live(
 
 /// Where the table of operators refers to functions that are not needed.
 fn rows_without(needed: &[bool], references: &References) -> Result<BTreeSet<usize>, GuestError> {
-    /// A row on wasm32: two texts of 8 bytes, a number of 8, the function and what is left of 8.
-    const ROW_BYTES: usize = 32;
-    const PARSE: usize = 24;
     let unknown = || GuestError("its table of operators is not this program's".into());
     let table = references.operators().ok_or_else(unknown)?;
     if needed.len() != TABLE.len() {
@@ -425,7 +428,7 @@ mod tests {
         let references = References::read(MODULE).unwrap();
         let table = references.operators().unwrap();
         let parse = |i: usize| {
-            let row = references.of_data_at(table + 32 * i..table + 32 * (i + 1));
+            let row = references.of_data_at(table + ROW_BYTES * i..table + ROW_BYTES * (i + 1));
             let mut functions = row.filter_map(|(_, target)| match target {
                 Target::Function(function) => Some(function as usize),
                 Target::Memory(_) => None,
@@ -448,7 +451,8 @@ mod tests {
         assert!(count(&one) < count(&all) && count(&all) <= count(&live(Known::Nothing)));
         assert!((0..TABLE.len()).all(|i| all.functions[parse(i)]));
         // In a memory what looks like the address of a row is a number.
-        let number = live_with(table as u32 + 32, table as u32 + 32).unwrap();
+        let row = (table + ROW_BYTES) as u32;
+        let number = live_with(row, row).unwrap();
         assert_eq!(count(&number), count(&live_with(0, 0).unwrap()));
         // A table of another length is another program's.
         let error = GUEST.live(Door::PureCell, Known::Operators(&needed[1..]));

@@ -31,8 +31,10 @@ pub(crate) struct Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // It may have ended by itself; what leads a group of processes ends with them.
-        if let Some(group) = Pid::from_raw(self.process.id() as i32) {
+        // What leads a group of processes ends with them. Where it ended before, its number may be
+        // another's by now.
+        let runs = matches!(self.process.try_wait(), Ok(None));
+        if let Some(group) = Pid::from_raw(self.process.id() as i32).filter(|_| runs) {
             let _ = kill_process_group(group, Signal::KILL);
         }
         drop(self.process.kill());
