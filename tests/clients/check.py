@@ -21,6 +21,9 @@ import numpy as np
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 MODEL = ROOT / "models" / "digits" / "model.onnx"
 
+# The memory that the server has for the bodies of all requests.
+BODIES_MIB = 8
+
 rng = np.random.default_rng(7)
 IMAGES = rng.random((3, 1, 28, 28), dtype=np.float32)
 
@@ -127,6 +130,17 @@ def tritonclient_grpc(server):
     assert [r.get_response().id for r, e in answers if e is None] == ["0", "1", "2"], answers
     for i, (result, _) in enumerate(answers):
         assert np.array_equal(result.as_numpy("logits"), wanted[i : i + 1])
+    # A message for which there is no room is one to send again later, in gRPC's own words.
+    from tritonclient.utils import InferenceServerException
+    images = np.zeros(((BODIES_MIB << 20) // IMAGES[0].nbytes + 1, 1, 28, 28), np.float32)
+    tensor = module.InferInput("input", list(images.shape), "FP32")
+    tensor.set_data_from_numpy(images)
+    try:
+        client.infer("digits", [tensor])
+    except InferenceServerException as error:
+        assert "UNAVAILABLE" in error.status() and "LETHE-BODIES" in error.message(), error
+    else:
+        raise AssertionError("there was room for more than all bodies may take")
 
 
 def kserve_rest(server):
@@ -238,7 +252,7 @@ def main():
         return globals()[name](Address(address))
     failed = 0
     checks = [check.__name__ for check in CHECKS if not only or check.__name__ in only]
-    with Server(program) as server:
+    with Server(program, "--max-bodies-mb", str(BODIES_MIB)) as server:
         for check in checks:
             if check == "curl_http2" and shutil.which("curl") is None:
                 print("skipped: no curl")

@@ -2,6 +2,7 @@
 //! within limits, sent in pieces.
 
 mod held;
+mod inflow;
 
 use std::io::{self, Read, Write};
 use std::pin::Pin;
@@ -15,7 +16,8 @@ use lethe_server::handler::JSON_BYTES;
 use lethe_server::{Problem, Response as Answer};
 use zeroize::Zeroizing;
 
-pub(super) use held::{Held, Room};
+pub(super) use held::{Held, Part, Room};
+pub(super) use inflow::Inflow;
 
 /// Largest piece of an answer that is handed to a connection at once.
 const PIECE_BYTES: usize = 64 << 10;

@@ -1,5 +1,6 @@
 //! The Open Inference Protocol over gRPC: what Triton's and KServe's clients speak.
 
+mod incoming;
 mod messages;
 mod tensors;
 
@@ -16,6 +17,7 @@ use tokio::time::Instant;
 use tonic::{Request, Response, Status, Streaming};
 use tower::ServiceExt;
 
+use self::incoming::{Incoming, Parts};
 use self::messages::*;
 use self::service::g_r_p_c_inference_service_server::{
     GRPCInferenceService, GRPCInferenceServiceServer,
@@ -61,6 +63,10 @@ pub(super) async fn respond(server: Arc<Server>, mut request: HttpRequest) -> Ht
         }
     }
     let limit = usize::try_from(server.settings.max_body_bytes).unwrap_or(usize::MAX);
+    let parts = Parts::default();
+    request.extensions_mut().insert(parts.clone());
+    let (room, longest) = (server.bodies.clone(), server.settings.request_timeout);
+    let request = request.map(|body| Incoming::new(body, room, parts, longest));
     let service = GRPCInferenceServiceServer::new(Inference(server))
         .max_decoding_message_size(limit)
         .max_encoding_message_size(usize::MAX);
@@ -101,6 +107,11 @@ fn caller<T>(request: &Request<T>) -> Result<Caller, Status> {
 
 fn optional(version: &str) -> Option<&str> {
     Some(version).filter(|version| !version.is_empty())
+}
+
+/// The parts of the room for all bodies that the messages of a request take, in their order.
+fn parts<T>(request: &Request<T>) -> Parts {
+    request.extensions().get().cloned().unwrap_or_default()
 }
 
 /// The time that a client gives a request: the header `grpc-timeout`.
@@ -232,6 +243,7 @@ impl GRPCInferenceService for Inference {
         request: Request<ModelInferRequest>,
     ) -> Result<Response<ModelInferResponse>, Status> {
         let (caller, deadline) = (caller(&request)?, self.deadline(&request));
+        let _held = parts(&request);
         let answer = self.infer(&caller, request.into_inner(), deadline).await;
         answer.map(Response::new).map_err(status)
     }
@@ -245,14 +257,15 @@ impl GRPCInferenceService for Inference {
     ) -> Result<Response<Self::ModelStreamInferStream>, Status> {
         let caller = caller(&request)?;
         let service = self.clone();
+        let parts = parts(&request);
         let answers = request.into_inner().map(move |request| {
             let (service, caller) = (service.clone(), caller.clone());
+            let part = parts.next();
             async move {
+                let _held = part;
                 let deadline = Instant::now() + service.0.settings.request_timeout;
-                let (request, id) = match request {
-                    Ok(request) => (request.clone(), request.id),
-                    Err(status) => return Err(status),
-                };
+                let request = request?;
+                let id = request.id.clone();
                 // One bad request does not end the stream.
                 Ok(match service.infer(&caller, request, deadline).await {
                     Ok(mut answer) => {

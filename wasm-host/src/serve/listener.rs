@@ -21,6 +21,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 use tower::ServiceExt;
 
+use super::body::Inflow;
 use super::tls::Tls;
 use super::wiping::Wiping;
 
@@ -41,7 +42,20 @@ pub(super) struct Limits {
 /// A connection's place among those that may be open. What outlives HTTP on a connection, a
 /// WebSocket, holds it too: it is in the extensions of every request.
 #[derive(Debug, Clone)]
-pub(super) struct Place(#[expect(dead_code, reason = "held, not used")] Arc<OwnedSemaphorePermit>);
+pub(super) struct Place {
+    /// What the connection receives.
+    pub(super) inflow: Arc<Inflow>,
+    _permit: Arc<OwnedSemaphorePermit>,
+}
+
+impl From<OwnedSemaphorePermit> for Place {
+    fn from(permit: OwnedSemaphorePermit) -> Self {
+        Self {
+            inflow: Arc::default(),
+            _permit: Arc::new(permit),
+        }
+    }
+}
 
 /// Where connections come from.
 pub(super) struct Listeners {
@@ -82,7 +96,7 @@ impl Listeners {
                         continue;
                     };
                     let (router, watcher, tls) = (router.clone(), open.watcher(), self.tls.clone());
-                    let place = Place(Arc::new(place));
+                    let place = Place::from(place);
                     tokio::spawn(async move {
                         // A client that breaks off has nobody to tell.
                         drop(one(stream, tls, router, limits, watcher, place).await);
@@ -92,7 +106,7 @@ impl Listeners {
                     let Ok(stream) = accepted else { continue };
                     let Ok(place) = places.clone().try_acquire_owned() else { continue };
                     let (router, watcher) = (router.clone(), open.watcher());
-                    let place = Place(Arc::new(place));
+                    let place = Place::from(place);
                     tokio::spawn(async move {
                         drop(speak(stream, None, router, limits, watcher, place).await);
                     });
@@ -230,11 +244,11 @@ async fn speak(
         Some(false) => builder(limits).http1_only(),
         None => builder(limits),
     };
+    let stream = TokioIo::new(Wiping::new(stream, place.inflow.clone(), limits.head));
     let service = router.map_request(move |mut request: Request<_>| {
         request.extensions_mut().insert(place.clone());
         request
     });
-    let stream = TokioIo::new(Wiping::new(stream, limits.head));
     let connection = builder
         .serve_connection_with_upgrades(stream, TowerToHyperService::new(service))
         .into_owned();

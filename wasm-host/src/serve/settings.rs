@@ -76,7 +76,7 @@ settings! {
         "LETHE_LOAD_TIMEOUT_MS" load_timeout_ms: u64, "MS", "600000", "Longest time to load a model, its first run included";
         "LETHE_DRAIN_TIMEOUT_MS" drain_timeout_ms: u64, "MS", "30000", "Longest time that requests have to finish after SIGTERM";
         "LETHE_MAX_BODY_MB" max_body_mb: u64, "MIB", "64", "Largest body of a request, before and after decompression";
-        "LETHE_MAX_BODIES_MB" max_bodies_mb: u64, "MIB", "1024", "Memory for the bodies of all requests over HTTP at once; more are told to come again";
+        "LETHE_MAX_BODIES_MB" max_bodies_mb: u64, "MIB", "1024", "Memory for the bodies and messages of all requests at once; more are told to come again";
         "LETHE_MAX_MODEL_SIZE_MB" max_model_size_mb: u64, "MIB", "1024", "Largest model file";
         "LETHE_MODEL_CACHE_SIZE" model_cache_size: usize, "N", "5", "Models loaded at the same time; the one that was not used longest goes first, never one in use";
         "LETHE_CPU_THREADS" cpu_threads: usize, "N", "1", "Threads that share the work of one request";

@@ -36,16 +36,19 @@ use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::Instant;
 use zeroize::Zeroizing;
 
+use super::Server;
 use super::access::Caller;
+use super::body::{self, Inflow, Part};
 use super::inference::Ask;
 use super::listener::Place;
 use super::session::{self, Session, Turn};
-use super::{Server, body};
 
 /// Requests of one connection that run or wait at the same time.
 const MOST_IN_FLIGHT: usize = 16;
 /// Answers that wait for a client to read them; then the runs wait.
 const MOST_UNSENT: usize = 16;
+/// What a client's ping or pong takes beside its data (RFC 6455, 5.2): two bytes and a mask.
+const CONTROL_FRAME_BYTES: usize = 6;
 /// How often a silent client is asked whether it is there; it is let go after twice that.
 const PING: Duration = Duration::from_secs(20);
 
@@ -84,6 +87,7 @@ pub(super) async fn open(
         .max_body_bytes
         .min(caller.limits().body_bytes);
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+    place.inflow.begin(&server.bodies);
     upgrade
         .max_message_size(limit)
         .max_frame_size(limit)
@@ -91,7 +95,7 @@ pub(super) async fn open(
             let (to, from) = socket.split();
             let (answers, unsent) = mpsc::channel(MOST_UNSENT);
             let sending = tokio::spawn(send(to, unsent));
-            receive(server, caller, session, from, answers).await;
+            receive(server, caller, session, from, &place.inflow, answers).await;
             // It ends when the last answer is sent, or the client is gone.
             drop(sending.await);
             drop(place);
@@ -168,6 +172,7 @@ async fn receive(
     caller: Caller,
     session: Option<Session>,
     mut from: SplitStream<WebSocket>,
+    inflow: &Inflow,
     answers: mpsc::Sender<Outgoing>,
 ) {
     let mut running: JoinSet<String> = JoinSet::new();
@@ -193,21 +198,28 @@ async fn receive(
                 heard = Instant::now();
                 match message {
                     Some(Ok(Message::Text(text))) => {
-                        let text = Zeroizing::new(text.as_bytes().to_vec());
+                        let received = Received {
+                            text: Zeroizing::new(text.as_bytes().to_vec()),
+                            part: inflow.message(),
+                        };
                         used = heard;
                         let shared = session.as_ref();
-                        start(&server, &caller, shared, text, &answers, &mut running, &mut by_id).await;
+                        start(&server, &caller, shared, received, &answers, &mut running, &mut by_id).await;
                     }
                     Some(Ok(Message::Binary(_))) => {
                         break Some((close_code::UNSUPPORTED, "messages are JSON texts", None));
                     }
                     Some(Ok(Message::Ping(data))) => {
+                        inflow.forget(CONTROL_FRAME_BYTES + data.len());
                         drop(answers.send(Outgoing::Pong(data)).await);
                     }
-                    Some(Ok(Message::Pong(_))) => {}
+                    Some(Ok(Message::Pong(data))) => inflow.forget(CONTROL_FRAME_BYTES + data.len()),
                     Some(Ok(Message::Close(_))) | None => break None,
                     Some(Err(error)) => {
                         tracing::debug!(%error, "a stream broke off");
+                        if let Some(problem) = inflow.refusal() {
+                            break Some((close_code::AGAIN, "no room for the message", Some(problem)));
+                        }
                         break Some((close_code::PROTOCOL, "not understood, or too large", None));
                     }
                 }
@@ -220,6 +232,16 @@ async fn receive(
                 }
                 if running.is_empty() && heard.elapsed() > 2 * PING + Duration::from_secs(5) {
                     break Some((close_code::AWAY, "no answer to pings", None));
+                }
+                if running.len() < MOST_IN_FLIGHT {
+                    let longest = server.settings.request_timeout;
+                    if inflow.unfinished_for().is_some_and(|time| time > longest) {
+                        let detail = format!("a message did not come within {longest:?}");
+                        let late = Problem::new(504, "LETHE-DEADLINE", detail);
+                        break Some((close_code::POLICY, "too slow", Some(late)));
+                    }
+                } else {
+                    inflow.rest();
                 }
                 let idle = server.settings.session_idle;
                 if session.is_some() && running.is_empty() && used.elapsed() > idle {
@@ -244,15 +266,22 @@ async fn receive(
     }
 }
 
+/// A message, and its part of the room for all bodies.
+struct Received {
+    text: Zeroizing<Vec<u8>>,
+    part: Option<Part>,
+}
+
 async fn start(
     server: &Arc<Server>,
     caller: &Caller,
     session: Option<&Session>,
-    text: Zeroizing<Vec<u8>>,
+    received: Received,
     answers: &mpsc::Sender<Outgoing>,
     running: &mut JoinSet<String>,
     by_id: &mut HashMap<String, AbortHandle>,
 ) {
+    let Received { mut text, part } = received;
     let incoming: Incoming<'_> = match serde_json::from_slice(&text) {
         Ok(incoming) => incoming,
         Err(error) => {
@@ -297,9 +326,10 @@ async fn start(
     let answers = answers.clone();
     let name = id.clone();
     let run = running.spawn(async move {
+        let _held = part;
         match items {
             None => {
-                let message = asker.ask(text.to_vec(), turn.take()).await;
+                let message = asker.ask(std::mem::take(&mut text), turn.take()).await;
                 let message = message.map_or_else(
                     |problem| failed(&name, &problem),
                     |answer| result(&name, None, &answer),

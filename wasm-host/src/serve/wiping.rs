@@ -9,15 +9,20 @@
 use std::future::Future;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
 
+use super::body::Inflow;
+
 /// A connection that zeroes the memory it is lent whenever there is nothing to put into it.
 pub(super) struct Wiping<S> {
     stream: S,
+    /// Counts what it gives, where that is asked for.
+    inflow: Arc<Inflow>,
     /// How long a client may take nothing.
     longest_stall: Duration,
     /// While it takes nothing: when that is too long.
@@ -25,9 +30,10 @@ pub(super) struct Wiping<S> {
 }
 
 impl<S> Wiping<S> {
-    pub(super) fn new(stream: S, longest_stall: Duration) -> Self {
+    pub(super) fn new(stream: S, inflow: Arc<Inflow>, longest_stall: Duration) -> Self {
         Self {
             stream,
+            inflow,
             longest_stall,
             stalled: None,
         }
@@ -56,11 +62,13 @@ impl<S: AsyncRead + Unpin> AsyncRead for Wiping<S> {
         context: &mut Context<'_>,
         to: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        let before = to.filled().len();
         let read = Pin::new(&mut self.stream).poll_read(context, to);
         if read.is_pending() {
             to.initialize_unfilled().fill(0);
         }
-        read
+        ready!(read)?;
+        Poll::Ready(self.inflow.add(to.filled().len() - before))
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::server::{Server, digits_request};
+use crate::server::{JSON, Server, digits_request};
 use crate::websocket::{Stream, TEXT, frame};
 
 impl Stream {
@@ -163,4 +163,38 @@ fn frames_that_lie_end_their_stream_alone() {
     good.send(&named("a"));
     assert_eq!(good.next().unwrap()["id"], "a");
     server.check("frames that lie");
+}
+
+#[test]
+fn messages_that_have_no_room_beside_others_are_told_to_come_again() {
+    let timeout = ["--request-timeout-ms", "5000"];
+    let limits = ["--max-body-mb", "2", "--max-bodies-mb", "2"];
+    let server = Server::digits(&[&timeout[..], &limits].concat());
+    // A ping between its pieces takes nothing from a message.
+    let piece = vec![b' '; 500_000];
+    let mut first = frame(TEXT, &piece);
+    first[0] &= 0x7f;
+    let more = frame(0, &[&piece[..], b"and what never comes"].concat());
+    let half = [&first[..], &frame(9, b"ping"), &more[..500_000]].concat();
+    let begin = || {
+        let mut stream = Stream::open(&server);
+        // It may be refused before the last byte.
+        drop(stream.0.get_mut().write_all(&half));
+        stream
+    };
+    let held = [begin(), begin()];
+    let ask = || server.post("/api/v1/infer", &[JSON], &[b' '; 100_000]);
+    server.wait_for("room to be taken", |_| ask().status == 503);
+    let mut refused = begin();
+    let problem = refused.next().unwrap();
+    assert_eq!(problem["error"]["code"], "LETHE-BODIES", "{problem}");
+    assert!(refused.next().is_none(), "its stream has ended");
+    // Half a message keeps its room until the deadline.
+    for mut stream in held {
+        let problem = stream.next().unwrap();
+        assert_eq!(problem["error"]["code"], "LETHE-DEADLINE", "{problem}");
+        assert!(stream.next().is_none(), "its stream has ended");
+    }
+    server.wait_for("room again", |_| ask().status == 400);
+    server.check("messages that took all room");
 }

@@ -40,16 +40,25 @@ impl Room {
         })
     }
 
-    fn take(&self, len: usize) -> Result<Part, Problem> {
+    /// A part of so many bytes.
+    ///
+    /// # Errors
+    /// 503 where they are not there.
+    pub(in crate::serve) fn take(&self, len: usize) -> Result<Part, Problem> {
+        let mut part = Part {
+            room: self.clone(),
+            len_bytes: 0,
+        };
+        part.grow(len)?;
+        Ok(part)
+    }
+
+    fn take_bytes(&self, len_bytes: u64) -> Result<(), Problem> {
         let most_bytes = self.0.most_bytes;
-        let len_bytes = len as u64;
         let with_it = |held: u64| held.checked_add(len_bytes).filter(|all| *all <= most_bytes);
         let (set, fetch) = (Ordering::Relaxed, Ordering::Relaxed);
         match self.0.held_bytes.fetch_update(set, fetch, with_it) {
-            Ok(_) => Ok(Part {
-                room: self.clone(),
-                len_bytes,
-            }),
+            Ok(_) => Ok(()),
             Err(held_bytes) => Err(Problem {
                 retry_after_s: Some(1),
                 ..Problem::new(
@@ -67,9 +76,33 @@ impl Room {
 
 /// A part of the room, free again when dropped.
 #[derive(Debug)]
-struct Part {
+pub(in crate::serve) struct Part {
     room: Room,
     len_bytes: u64,
+}
+
+impl Part {
+    /// Takes more of the room.
+    ///
+    /// # Errors
+    /// 503 where it is not there; then the part is as before.
+    pub(in crate::serve) fn grow(&mut self, more: usize) -> Result<(), Problem> {
+        self.room.take_bytes(more as u64)?;
+        self.len_bytes += more as u64;
+        Ok(())
+    }
+
+    /// What is left of it without so many bytes.
+    pub(super) fn without(mut self, less: usize) -> Option<Self> {
+        let rest = self.len_bytes.checked_sub(less as u64)?;
+        let given_back = Self {
+            room: self.room.clone(),
+            len_bytes: less as u64,
+        };
+        self.len_bytes = rest;
+        drop(given_back);
+        (rest > 0).then_some(self)
+    }
 }
 
 impl Drop for Part {
