@@ -101,6 +101,30 @@ fn a_cache_without_room_is_done_without() {
     server.check("a cache without room");
 }
 
+#[test]
+fn what_a_first_start_takes_is_given_back() {
+    let cache = folder("first-start");
+    let start = || {
+        let mut serve = serve();
+        serve.env("LETHE_CACHE_DIR", &cache).arg(digits());
+        let server = Server::spawn(serve);
+        let resident = server.resident_mib();
+        server.check("a start");
+        (resident, server.peak_mib())
+    };
+    let (first, of_compiling) = start();
+    let (second, of_reading) = start();
+    assert!(
+        of_compiling > 3 * of_reading,
+        "the first compiled, the second did not: {of_compiling} and {of_reading} MiB"
+    );
+    // Compiling leaves its own code's pages, and some memory between what is kept.
+    assert!(
+        first < second + of_compiling / 4,
+        "{first} MiB after a first start, {second} after another, {of_compiling} at most"
+    );
+}
+
 /// Every line that is whole, and whether it is about a request.
 fn lines(audit: &Path) -> usize {
     let text = fs::read_to_string(audit).unwrap_or_default();

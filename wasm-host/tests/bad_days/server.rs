@@ -108,6 +108,11 @@ impl Server {
         value.parse().unwrap()
     }
 
+    /// The memory that is resident, in MiB.
+    pub(crate) fn resident_mib(&self) -> u64 {
+        self.status_kib("VmRSS:") >> 10
+    }
+
     /// The most memory that was resident so far, in MiB.
     pub(crate) fn peak_mib(&self) -> u64 {
         self.status_kib("VmHWM:") >> 10
