@@ -129,6 +129,14 @@ def command_line_tool(name):
     return need
 
 
+def static_programs():
+    """A C library that programs can be linked with for good."""
+    command = ["cc", "-static", "-x", "c", "-o", os.devnull, "-"]
+    tried = subprocess.run(command, input="int main(void) { return 0; }", text=True, capture_output=True)
+    if tried.returncode != 0:
+        raise Unavailable("the C library here is not there for static programs")
+
+
 def npm_packages(folder, command=("npm", "ci")):
     """What the folder's package-lock.json says."""
 
@@ -393,6 +401,11 @@ SUITES = [
     *[verify(*row, models=EMBEDDED, needs=[]) for row in VERIFY],
     *[verify(f"{name}-real", f"{about}, real models", options, models=REAL,
              needs=[real_models]) for name, about, options in VERIFY],
+    # Its program, with what the native tests have built. The last, since it takes their place.
+    Suite("image", "the steps of deploy/Dockerfile, and the image with the rights that it asks for",
+          [rust_target("wasm32-unknown-unknown"), static_programs],
+          ["python3", "tests/image/check.py", "PROFILE=dev", "FEATURES=webgpu,wasmtime-serve"],
+          last_line_counts),
 ]
 
 

@@ -71,12 +71,15 @@ pub struct Confinement {
 
 /// What the C library, the runtime and wasmtime read on their own: where it is not there they do
 /// without.
-const SYSTEM: [&str; 13] = [
+const SYSTEM: [&str; 14] = [
     "/proc",
     "/sys/fs/cgroup",
     "/sys/devices/system/cpu",
     "/sys/kernel/mm/transparent_hugepage",
     "/dev/null",
+    // Static programs may find no other way to random numbers; they ask the first whether there are
+    // any yet, and read the second.
+    "/dev/random",
     "/dev/urandom",
     "/etc/hosts",
     "/etc/host.conf",

@@ -4,7 +4,7 @@
 #![cfg(target_os = "linux")]
 
 use std::fs;
-use std::io;
+use std::io::{self, Read};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -132,6 +132,12 @@ fn child() {
     std::thread::scope(|scope| assert!(scope.spawn(|| answers(&digits)).join().unwrap()));
     fs::write(kept.join("file"), "content").unwrap();
     assert_eq!(fs::read(kept.join("file")).unwrap(), b"content");
+    for random in ["/dev/random", "/dev/urandom"] {
+        fs::File::open(random)
+            .unwrap()
+            .read_exact(&mut [0])
+            .unwrap();
+    }
     let client = TcpStream::connect(("127.0.0.1", port));
     client.unwrap();
     listener.accept().unwrap();
