@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use tonic::{Request, Response, Status, Streaming};
 use tower::ServiceExt;
 
-use self::incoming::{Incoming, Parts};
+use self::incoming::{Incoming, Pace, Parts};
 use self::messages::*;
 use self::service::g_r_p_c_inference_service_server::{
     GRPCInferenceService, GRPCInferenceServiceServer,
@@ -48,6 +48,7 @@ pub(super) async fn respond(server: Arc<Server>, mut request: HttpRequest) -> Ht
     // Health is for everybody.
     let method = request.uri().path().rsplit('/').next().unwrap_or_default();
     let is_open = matches!(method, "ServerLive" | "ServerReady");
+    let is_stream = method == "ModelStreamInfer";
     let id = server.request_id(request.headers());
     let id = id.to_str().unwrap_or_default();
     match server
@@ -65,8 +66,12 @@ pub(super) async fn respond(server: Arc<Server>, mut request: HttpRequest) -> Ht
     let limit = usize::try_from(server.settings.max_body_bytes).unwrap_or(usize::MAX);
     let parts = Parts::default();
     request.extensions_mut().insert(parts.clone());
-    let (room, longest) = (server.bodies.clone(), server.settings.request_timeout);
-    let request = request.map(|body| Incoming::new(body, room, parts, longest));
+    let longest = server.settings.request_timeout;
+    let pace = match is_stream {
+        true => Pace::Each(longest),
+        false => Pace::Whole(longest),
+    };
+    let request = request.map(|body| Incoming::new(body, server.bodies.clone(), parts, pace));
     let service = GRPCInferenceServiceServer::new(Inference(server))
         .max_decoding_message_size(limit)
         .max_encoding_message_size(usize::MAX);

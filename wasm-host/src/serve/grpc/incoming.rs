@@ -1,5 +1,5 @@
-//! What clients send over gRPC: counted message by message as it comes, and given up where a message
-//! comes too slowly.
+//! What clients send over gRPC: counted message by message as it comes, and given up where it comes
+//! too slowly.
 
 use std::collections::VecDeque;
 use std::future::Future;
@@ -42,8 +42,19 @@ pub(super) struct Incoming {
     room: Room,
     complete: Parts,
     unfinished: Option<Unfinished>,
-    /// How long a message may take to come.
-    longest: Duration,
+    pace: Pace,
+    /// How long may still be waited, and the wait. While nobody reads, no time passes.
+    left: Duration,
+    wait: Option<Pin<Box<Sleep>>>,
+}
+
+/// What must have come after how long.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Pace {
+    /// The whole body.
+    Whole(Duration),
+    /// Each message of a stream, from its first byte on; between them it may rest.
+    Each(Duration),
 }
 
 /// A message of which some bytes have come.
@@ -52,19 +63,19 @@ struct Unfinished {
     prefix: Vec<u8>,
     /// Bytes that are to come, where the prefix is complete.
     rest: usize,
-    /// How long it may still be waited for, and the wait. While nobody reads, no time passes.
-    left: Duration,
-    wait: Option<Pin<Box<Sleep>>>,
 }
 
 impl Incoming {
-    pub(super) fn new(body: Body, room: Room, complete: Parts, longest: Duration) -> Self {
+    pub(super) fn new(body: Body, room: Room, complete: Parts, pace: Pace) -> Self {
+        let (Pace::Whole(left) | Pace::Each(left)) = pace;
         Self {
             body,
             room,
             complete,
             unfinished: None,
-            longest,
+            pace,
+            left,
+            wait: None,
         }
     }
 
@@ -73,13 +84,16 @@ impl Incoming {
         while !data.is_empty() {
             let message = match &mut self.unfinished {
                 Some(message) => message,
-                None => self.unfinished.insert(Unfinished {
-                    part: self.room.take(0)?,
-                    prefix: Vec::with_capacity(PREFIX_BYTES),
-                    rest: 0,
-                    left: self.longest,
-                    wait: None,
-                }),
+                None => {
+                    if let Pace::Each(longest) = self.pace {
+                        self.left = longest;
+                    }
+                    self.unfinished.insert(Unfinished {
+                        part: self.room.take(0)?,
+                        prefix: Vec::with_capacity(PREFIX_BYTES),
+                        rest: 0,
+                    })
+                }
             };
             let missing = (PREFIX_BYTES - message.prefix.len()).min(data.len());
             let (prefix, rest) = data.split_at(missing);
@@ -114,19 +128,19 @@ impl HttpBody for Incoming {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(context) else {
-            if let Some(Unfinished { left, wait, .. }) = &mut self.unfinished {
-                let wait = wait.get_or_insert_with(|| Box::pin(sleep(*left)));
-                ready!(wait.as_mut().poll(context));
-                let detail = format!("a message did not come within {:?}", self.longest);
-                let late = Problem::new(504, "LETHE-DEADLINE", detail);
-                return Poll::Ready(Some(Err(status(late))));
-            }
-            return Poll::Pending;
+            let longest = match self.pace {
+                Pace::Each(_) if self.unfinished.is_none() => return Poll::Pending,
+                Pace::Each(longest) | Pace::Whole(longest) => longest,
+            };
+            let left = self.left;
+            let wait = self.wait.get_or_insert_with(|| Box::pin(sleep(left)));
+            ready!(wait.as_mut().poll(context));
+            let detail = format!("a message did not come within {longest:?}");
+            let late = Problem::new(504, "LETHE-DEADLINE", detail);
+            return Poll::Ready(Some(Err(status(late))));
         };
-        if let Some(message) = &mut self.unfinished
-            && let Some(wait) = message.wait.take()
-        {
-            message.left = wait.deadline().saturating_duration_since(Instant::now());
+        if let Some(wait) = self.wait.take() {
+            self.left = wait.deadline().saturating_duration_since(Instant::now());
         }
         let frame = match frame {
             Some(Ok(frame)) => frame,
@@ -149,23 +163,22 @@ impl HttpBody for Incoming {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use futures_util::StreamExt;
+    use futures_util::{StreamExt, stream};
     use http_body_util::BodyExt;
     use tonic::Code;
 
     /// A body of these frames, after which nothing comes.
-    fn incoming(frames: Vec<Vec<u8>>, room: &Room) -> (Incoming, Parts) {
-        let frames = frames.into_iter().map(Ok::<_, std::io::Error>);
-        let body = Body::from_stream(
-            futures_util::stream::iter(frames).chain(futures_util::stream::pending()),
-        );
+    fn incoming(frames: Vec<Vec<u8>>, room: &Room, pace: Pace) -> (Incoming, Parts) {
+        let frames = stream::iter(frames.into_iter().map(Ok::<_, std::io::Error>));
+        let body = Body::from_stream(frames.chain(stream::pending()));
         let parts = Parts::default();
-        let longest = Duration::from_secs(7);
         (
-            Incoming::new(body, room.clone(), parts.clone(), longest),
+            Incoming::new(body, room.clone(), parts.clone(), pace),
             parts,
         )
     }
+
+    const PACE: Duration = Duration::from_secs(7);
 
     fn message(len: u32) -> Vec<u8> {
         let mut message = vec![0];
@@ -180,7 +193,7 @@ mod tests {
         for piece in [1, 3, 6, 104, 105, 111, messages.len()] {
             let room = Room::new(500);
             let frames: Vec<_> = messages.chunks(piece).map(<[u8]>::to_vec).collect();
-            let (mut body, parts) = incoming(frames.clone(), &room);
+            let (mut body, parts) = incoming(frames.clone(), &room, Pace::Each(PACE));
             for _ in &frames {
                 body.frame().await.expect("a frame").expect("room");
             }
@@ -198,7 +211,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn what_has_no_room_and_what_comes_too_slowly_is_refused() {
         let room = Room::new(200);
-        let (mut body, _) = incoming(vec![message(100), message(100)], &room);
+        let (mut body, _) = incoming(vec![message(100), message(100)], &room, Pace::Each(PACE));
         body.frame().await.expect("a frame").expect("room");
         let refused = body.frame().await.expect("a frame").expect_err("no room");
         assert_eq!(refused.code(), Code::Unavailable);
@@ -206,14 +219,27 @@ mod tests {
         drop(body);
 
         let half = message(100)[..50].to_vec();
-        let (mut body, _) = incoming(vec![message(10), half], &room);
-        body.frame().await.expect("a frame").expect("room");
-        body.frame().await.expect("a frame").expect("room");
-        let begun = tokio::time::Instant::now();
-        let late = body.frame().await.expect("a frame").expect_err("late");
-        assert_eq!(late.code(), Code::DeadlineExceeded);
-        assert_eq!(begun.elapsed().as_secs(), 7);
-        drop(body);
+        let cases = [
+            ("half a message", Pace::Each(PACE), vec![message(10), half]),
+            ("nothing", Pace::Whole(PACE), vec![]),
+            ("a message and no end", Pace::Whole(PACE), vec![message(10)]),
+        ];
+        for (case, pace, frames) in cases {
+            let len = frames.len();
+            let (mut body, _) = incoming(frames, &room, pace);
+            for _ in 0..len {
+                body.frame().await.expect("a frame").expect("room");
+            }
+            let begun = Instant::now();
+            let late = body.frame().await.expect("a frame").expect_err(case);
+            assert_eq!(late.code(), Code::DeadlineExceeded, "{case}");
+            assert_eq!(begun.elapsed().as_secs(), PACE.as_secs(), "{case}");
+        }
         assert!(room.take(200).is_ok());
+        // Between the messages of a stream there may be any time.
+        let (mut body, _) = incoming(vec![message(10)], &room, Pace::Each(PACE));
+        body.frame().await.expect("a frame").expect("room");
+        let rest = tokio::time::timeout(100 * PACE, body.frame());
+        assert!(rest.await.is_err());
     }
 }
