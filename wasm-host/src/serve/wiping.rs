@@ -5,6 +5,8 @@
 //!
 //! And a client that takes nothing of its answer for a while is let go: it would hold the answer's
 //! memory and a place for as long as it likes.
+//!
+//! What it gives is counted for who asks for that ([`Inflow`]).
 
 use std::future::Future;
 use std::io::{self, IoSlice};

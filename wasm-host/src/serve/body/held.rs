@@ -72,6 +72,10 @@ impl Room {
             }),
         }
     }
+
+    fn give_back(&self, len_bytes: u64) {
+        self.0.held_bytes.fetch_sub(len_bytes, Ordering::Relaxed);
+    }
 }
 
 /// A part of the room, free again when dropped.
@@ -92,25 +96,18 @@ impl Part {
         Ok(())
     }
 
-    /// What is left of it without so many bytes.
-    pub(super) fn without(mut self, less: usize) -> Option<Self> {
-        let rest = self.len_bytes.checked_sub(less as u64)?;
-        let given_back = Self {
-            room: self.room.clone(),
-            len_bytes: less as u64,
-        };
-        self.len_bytes = rest;
-        drop(given_back);
-        (rest > 0).then_some(self)
+    /// Gives so many bytes back, or all where it has no more; whether any are left.
+    pub(super) fn shrink(&mut self, less: usize) -> bool {
+        let less = self.len_bytes.min(less as u64);
+        self.room.give_back(less);
+        self.len_bytes -= less;
+        self.len_bytes > 0
     }
 }
 
 impl Drop for Part {
     fn drop(&mut self) {
-        self.room
-            .0
-            .held_bytes
-            .fetch_sub(self.len_bytes, Ordering::Relaxed);
+        self.room.give_back(self.len_bytes);
     }
 }
 

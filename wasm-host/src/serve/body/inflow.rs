@@ -72,8 +72,7 @@ impl Inflow {
     /// Forgets bytes that were part of no message, such as those of a ping between its pieces.
     pub(in crate::serve) fn forget(&self, len: usize) {
         if let Some(mut unfinished) = self.unfinished() {
-            let part = unfinished.part.take();
-            unfinished.part = part.and_then(|part| part.without(len));
+            unfinished.part.take_if(|part| !part.shrink(len));
         }
     }
 
