@@ -1,34 +1,43 @@
 #!/usr/bin/env node
 /**
- * Builds the npm package into `web/pkg`: `node web/build.mjs`, after `npm ci` in `web`.
+ * Builds the npm package into `web/pkg`: `node web/build.mjs [--quick] [NAME…]`, after `npm ci` in
+ * `web`.
  *
  *     cargo build (SIMD128, relaxed SIMD, WebGPU) → wasm-bindgen → wasm-opt → tsc
  *
- * The command line of wasm-bindgen is that of the version in Cargo.lock: the one in
- * target/tools/bin or in PATH, otherwise it is installed into target/tools.
+ * wasm-bindgen comes out of its library, by the crate `web/tools`. With `--quick` the modules are
+ * those of a debug build, as tests use them: the same code, compiled in a fraction of the time and
+ * several times as large and slow.
  *
- * `node web/build.mjs relaxed` makes only that build again, to try something out.
+ * A module that stands is not made again: what follows cargo is done where cargo's module, the tools
+ * or the options are others than those that `target/web/made.json` names.
+ * A name, such as `relaxed`, makes only that build.
  *
  * Prints the size of each build's WebAssembly, raw and compressed with brotli, and leaves the
  * figures in `pkg/sizes.json` for the site.
  */
-import { execFile, execFileSync } from "node:child_process";
+import { execFile } from "node:child_process";
+import { createHash } from "node:crypto";
 import { existsSync } from "node:fs";
 import { mkdir, readFile, rm, writeFile } from "node:fs/promises";
-import { availableParallelism } from "node:os";
+import { homedir } from "node:os";
 import { join } from "node:path";
 import { promisify } from "node:util";
-import { brotliCompressSync, constants } from "node:zlib";
+import { brotliCompress, constants } from "node:zlib";
 
 const WEB = import.meta.dirname;
 const ROOT = join(WEB, "..");
 const PKG = join(WEB, "pkg");
-const TOOLS = join(ROOT, "target", "tools");
-/** The build for WebGPU does with what every browser has: the heavy work is the GPU's. */
+const MADE = join(ROOT, "target", "web", "made.json");
+/**
+ * The build for WebGPU does with what every browser has: the heavy work is the GPU's. Where folder
+ * and instructions are those of a guest (`wasm-host/sandbox/build.rs`), the engine is compiled once
+ * for both.
+ */
 const BUILDS = [
-  { name: "simd128", instructions: "+simd128", cargoFeatures: "" },
-  { name: "relaxed", instructions: "+simd128,+relaxed-simd", cargoFeatures: "" },
-  { name: "webgpu", instructions: "+simd128", cargoFeatures: "webgpu" },
+  { name: "simd128", instructions: "+simd128", target: "guest", cargoFeatures: "" },
+  { name: "webgpu", instructions: "+simd128", target: "guest", cargoFeatures: "webgpu" },
+  { name: "relaxed", instructions: "+simd128,+relaxed-simd", target: "guest-relaxed", cargoFeatures: "" },
 ];
 /** The instructions that the builds may use. */
 const WASM_FEATURES = [
@@ -36,6 +45,17 @@ const WASM_FEATURES = [
   "--enable-nontrapping-float-to-int", "--enable-sign-ext", "--enable-multivalue",
   "--enable-reference-types", "--enable-simd",
 ];
+const JOBS = process.env.CARGO_BUILD_JOBS ? ["--jobs", process.env.CARGO_BUILD_JOBS] : [];
+
+const words = process.argv.slice(2);
+const quick = words.includes("--quick");
+const chosen = words.filter((word) => word !== "--quick");
+const unknown = chosen.find((word) => !BUILDS.some(({ name }) => name === word));
+if (unknown) {
+  console.error(`no build is named ${unknown}: there are ${BUILDS.map(({ name }) => name).join(", ")}`);
+  process.exit(2);
+}
+const profile = quick ? "wasm-dev" : "wasm";
 
 /** Runs a command; what it says is shown when it fails. */
 async function run(command, args, options = {}) {
@@ -47,58 +67,61 @@ async function run(command, args, options = {}) {
   }
 }
 
-async function wasmBindgen() {
-  const lock = await readFile(join(ROOT, "Cargo.lock"), "utf8");
-  const version = lock.match(/name = "wasm-bindgen"\nversion = "([^"]+)"/)?.[1];
-  if (!version) throw new Error("Cargo.lock does not name wasm-bindgen");
-  const ours = join(TOOLS, "bin", "wasm-bindgen");
-  for (const candidate of [ours, "wasm-bindgen"]) {
-    try {
-      const said = execFileSync(candidate, ["--version"], { stdio: ["ignore", "pipe", "ignore"] });
-      if (said.toString().trim().endsWith(` ${version}`)) return candidate;
-    } catch {
-      // Not there.
-    }
-  }
-  console.log(`installing wasm-bindgen-cli ${version} into target/tools (some minutes, once)`);
-  await run("cargo", ["install", "wasm-bindgen-cli", "--version", version, "--root", TOOLS, "--quiet"]);
-  return ours;
+const sha256 = (...parts) => {
+  const hash = createHash("sha256");
+  for (const part of parts) hash.update(part).update("\0");
+  return hash.digest("hex");
+};
+
+const seconds = (since) => `${((performance.now() - since) / 1000).toFixed(0)} s`;
+
+/** Compiles a module with cargo, which leaves alone what stands; its bytes. */
+async function compile({ name, instructions, target, cargoFeatures }) {
+  const folder = join(ROOT, "target", target);
+  const home = process.env.CARGO_HOME ?? join(homedir(), ".cargo");
+  // As in `wasm-host/sandbox/build.rs`. Nothing published says where it was built.
+  const flags = [
+    `-Ctarget-feature=${instructions}`,
+    `--remap-path-prefix=${ROOT}=lethe`,
+    `--remap-path-prefix=${home}=cargo`,
+  ];
+  const start = performance.now();
+  await run(
+    "cargo",
+    [
+      "build", "--quiet", "--package", "lethe-web", "--lib", "--profile", profile, ...JOBS,
+      "--target", "wasm32-unknown-unknown", "--target-dir", folder, "--features", cargoFeatures,
+    ],
+    { env: { ...process.env, CARGO_ENCODED_RUSTFLAGS: flags.join("\x1f") } },
+  );
+  console.log(`${name}: compiled in ${seconds(start)}`);
+  return readFile(join(folder, "wasm32-unknown-unknown", profile, "lethe_web.wasm"));
 }
 
-async function buildWasm({ name, instructions, cargoFeatures }, bindgen) {
-  console.log(`building ${name}`);
-  // A folder each: the builds go on side by side, and half of each is done by one thread.
-  const target = join(ROOT, "target", "web", name);
-  const jobs = process.env.CARGO_BUILD_JOBS ?? String(availableParallelism());
-  const cargo = [
-    "build", "--quiet", "--package", "lethe-web", "--lib", "--profile", "wasm",
-    "--target", "wasm32-unknown-unknown", "--target-dir", target, "--jobs", jobs,
-    "--features", cargoFeatures,
-  ];
-  // Stripping is left to wasm-opt: wasm-bindgen reads the section that names the features.
-  const env = { RUSTFLAGS: `-C target-feature=${instructions}`, CARGO_PROFILE_WASM_STRIP: "none" };
-  await run("cargo", cargo, { env: { ...process.env, ...env } });
+/** Binds and shrinks a compiled module into the package; its sizes. */
+async function finish({ name }, module, bind) {
+  const start = performance.now();
   const out = join(PKG, name);
-  await run(bindgen, [
-    join(target, "wasm32-unknown-unknown", "wasm", "lethe_web.wasm"),
-    "--target", "web", "--omit-default-module-path", "--out-name", "lethe", "--out-dir", out,
-    "--remove-name-section", "--remove-producers-section",
-  ]);
+  await rm(out, { recursive: true, force: true });
+  const compiled = join(ROOT, "target", "web", `${name}.wasm`);
+  await writeFile(compiled, module);
+  await run(bind, [compiled, out]);
   await rm(join(out, "lethe_bg.wasm.d.ts"));
   const wasm = join(out, "lethe_bg.wasm");
   await run(process.execPath, [
-    join(WEB, "node_modules", "binaryen", "bin", "wasm-opt"), wasm, "-o", wasm, "-O3",
+    join(WEB, "node_modules", "binaryen", "bin", "wasm-opt"), wasm, "-o", wasm, quick ? "-O0" : "-O3",
     ...WASM_FEATURES, ...(name === "relaxed" ? ["--enable-relaxed-simd"] : []),
     "--strip-debug", "--strip-target-features",
   ]);
   const bytes = await readFile(wasm);
-  const brotli = brotliCompressSync(bytes, {
+  const brotli = await promisify(brotliCompress)(bytes, {
     params: {
-      [constants.BROTLI_PARAM_QUALITY]: constants.BROTLI_MAX_QUALITY,
+      [constants.BROTLI_PARAM_QUALITY]: quick ? 5 : constants.BROTLI_MAX_QUALITY,
       [constants.BROTLI_PARAM_LGWIN]: constants.BROTLI_MAX_WINDOW_BITS,
       [constants.BROTLI_PARAM_SIZE_HINT]: bytes.length,
     },
   });
+  console.log(`${name}: bound and shrunk in ${seconds(start)}`);
   return { rawBytes: bytes.length, brotliBytes: brotli.length };
 }
 
@@ -106,22 +129,44 @@ if (!existsSync(join(WEB, "node_modules"))) {
   console.error("run `npm ci` in web first");
   process.exit(2);
 }
-const chosen = process.argv.slice(2);
-const sizesFile = join(PKG, "sizes.json");
-if (chosen.length === 0) await rm(PKG, { recursive: true, force: true });
 await mkdir(PKG, { recursive: true });
-const bindgen = await wasmBindgen();
-const sizes = existsSync(sizesFile) ? JSON.parse(await readFile(sizesFile, "utf8")) : {};
-const waiting = BUILDS.filter(({ name }) => chosen.length === 0 || chosen.includes(name));
-/** Takes one build after the other. */
-async function work() {
-  for (let build = waiting.shift(); build; build = waiting.shift()) {
-    sizes[build.name] = await buildWasm(build, bindgen);
-  }
+await mkdir(join(ROOT, "target", "web"), { recursive: true });
+const made = existsSync(MADE) ? JSON.parse(await readFile(MADE, "utf8")) : {};
+
+console.log("building wasm-bindgen");
+await run("cargo", ["build", "--quiet", "--package", "lethe-web-tools", "--bin", "bind", ...JOBS]);
+const bind = join(ROOT, "target", "debug", "bind");
+const tools = sha256(
+  await readFile(bind),
+  await readFile(join(WEB, "package-lock.json")),
+  await readFile(import.meta.filename),
+);
+
+/** What follows cargo uses one core, and goes on beside the next compilation. */
+async function build(options, module) {
+  const key = sha256(module, tools, profile);
+  const stands = made[options.name];
+  const wasm = join(PKG, options.name, "lethe_bg.wasm");
+  if (stands?.key === key && existsSync(wasm) && sha256(await readFile(wasm)) === stands.sha256) return;
+  const sizes = await finish(options, module, bind);
+  made[options.name] = { key, sha256: sha256(await readFile(wasm)), sizes };
+  await writeFile(MADE, `${JSON.stringify(made)}\n`);
 }
-await Promise.all(Array.from({ length: Math.min(2, availableParallelism()) }, work));
+
+const wanted = BUILDS.filter(({ name }) => chosen.length === 0 || chosen.includes(name));
+/** Compiles the builds of one target folder one after the other: cargo would have the second wait. */
+async function compileIn(target) {
+  const finishing = [];
+  for (const options of wanted.filter((options) => options.target === target)) {
+    finishing.push(build(options, await compile(options)));
+  }
+  await Promise.all(finishing);
+}
+await Promise.all([...new Set(wanted.map(({ target }) => target))].map(compileIn));
 await run(process.execPath, [join(WEB, "node_modules", "typescript", "bin", "tsc"), "--project", WEB]);
-await writeFile(sizesFile, `${JSON.stringify(sizes)}\n`);
-for (const [name, { rawBytes, brotliBytes }] of Object.entries(sizes)) {
+const sizes = Object.fromEntries(BUILDS.map(({ name }) => [name, made[name]?.sizes]));
+await writeFile(join(PKG, "sizes.json"), `${JSON.stringify(sizes)}\n`);
+for (const { name } of wanted) {
+  const { rawBytes, brotliBytes } = sizes[name];
   console.log(`${name}: ${rawBytes} bytes of wasm, ${brotliBytes} with brotli`);
 }

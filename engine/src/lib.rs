@@ -12,17 +12,15 @@
 #![deny(unsafe_code)]
 
 pub mod device;
-pub mod error;
 pub mod graph;
-pub mod isa;
-pub mod kernels;
 pub mod onnx;
 pub mod operator;
 pub mod operators;
 pub mod plan;
 pub mod rewrite;
 pub mod session;
-pub mod tensor;
+
+pub use lethe_kernels::{error, isa, kernels, tensor};
 
 pub use error::{Error, NodeName, OpError};
 pub use graph::{Dim, Dims, ValueInfo, ValueType};

@@ -7,12 +7,12 @@
 
 use std::path::PathBuf;
 
-use lethe_host::sandbox::WipePolicy;
 use lethe_host::serve::Server;
 use lethe_host::serve::loaded::{Batching, Loading};
 use lethe_host::serve::repository::Repository;
 use lethe_host::serve::settings::Given;
 use lethe_host::settings::RunSettings;
+use lethe_sandbox::WipePolicy;
 
 #[derive(Debug, clap::Parser)]
 struct Arguments {

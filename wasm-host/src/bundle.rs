@@ -18,9 +18,9 @@ use lethe_engine::kernels::env::Env;
 use serde::{Deserialize, Serialize};
 use wit_component::ComponentEncoder;
 
-use crate::guest::{Door, Frozen, GuestBuild, GuestError, Known, Segment, nonzero_runs};
-use crate::sandbox::image::Image;
-use crate::sandbox::{ModelSource, SandboxError, SandboxSettings, model_image};
+use lethe_sandbox::guest::{Door, Frozen, GuestBuild, GuestError, Known, Segment, nonzero_runs};
+use lethe_sandbox::image::Image;
+use lethe_sandbox::{ModelSource, SandboxError, SandboxSettings, model_image};
 
 /// Why a bundle could not be made.
 #[derive(Debug, thiserror::Error)]

@@ -21,14 +21,14 @@ use std::path::{Path, PathBuf};
 use lethe_engine::Session;
 use lethe_engine::onnx::proto;
 
-use crate::model_file::{ModelFile, ModelFileError};
 use crate::runner::{Runner, RunnerError, SandboxRunner};
-use crate::sandbox::{ModelSource, Sandbox, SandboxError, model_name};
 use crate::settings::{Device, Isolation, RunSettings, SettingsError};
 use crate::tenants::keys::KeyFileError;
 use crate::values::ValueError;
 use crate::verification;
 use crate::wasi_nn::command::CommandRunError;
+use lethe_sandbox::model_file::{ModelFile, ModelFileError};
+use lethe_sandbox::{ModelSource, Sandbox, SandboxError, model_name};
 
 /// How a command that could be carried out ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,12 +1,9 @@
-//! Lethe's host: the command line and what it needs of files, sandboxes and the network.
+//! Lethe's host: the command line, the server and the maker of bundles, over [`lethe_sandbox`].
 //!
 //! | module | what it is |
 //! | --- | --- |
-//! | [`model_file`] | models mapped from files, with their external data |
 //! | [`values`] | tensors and other values in files |
 //! | [`settings`] | flags that say how to run |
-//! | [`sandbox`] | a fresh WebAssembly instance per request, wiped afterwards |
-//! | [`residue`] | what is left of a request in memory: nothing |
 //! | [`progress`] | bars on a terminal |
 //! | [`runner`] | one face for the engine in this process and in a sandbox |
 //! | [`serve`] | the server: REST, gRPC, WebSocket |
@@ -27,23 +24,16 @@ pub mod audit;
 pub mod bundle;
 mod code_pages;
 pub mod commands;
-mod guest;
 #[cfg(target_os = "linux")]
 pub mod harden;
-mod hex;
-pub mod model_file;
 mod private_file;
 pub mod progress;
 pub mod receipt;
-pub mod residue;
 pub mod runner;
-pub mod sandbox;
 pub mod serve;
 pub mod settings;
 pub mod signing;
 pub mod tenants;
-#[cfg(test)]
-mod test_folder;
 mod timestamp;
 pub mod values;
 pub mod verification;

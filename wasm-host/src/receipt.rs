@@ -24,11 +24,13 @@ use lethe_server::{Request, Response};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::guest::GuestBuild;
-use crate::sandbox::ModelSource;
-use crate::settings::{GraphSettings, Isolation, NumericsName};
+use crate::settings::{Isolation, NumericsName};
 use crate::signing::{PublicKey, SigningKey};
-use crate::{hex, timestamp};
+use crate::timestamp;
+use lethe_sandbox::GraphSettings;
+use lethe_sandbox::ModelSource;
+use lethe_sandbox::guest::GuestBuild;
+use lethe_sandbox::hex;
 
 const HEADER: &str = "{\"alg\":\"EdDSA\",\"typ\":\"lethe-receipt\"}";
 /// Longest receipt that is looked at.

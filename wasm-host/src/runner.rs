@@ -3,7 +3,7 @@
 use lethe_engine::{Error, Session, Value, ValueInfo};
 use lethe_server::{Problem, TensorInfo};
 
-use crate::sandbox::Sandbox;
+use lethe_sandbox::Sandbox;
 
 /// A run that failed.
 #[derive(Debug, thiserror::Error)]

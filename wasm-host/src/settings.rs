@@ -9,10 +9,9 @@ use lethe_engine::kernels::env::Env;
 use lethe_engine::kernels::threads::ThreadsError;
 use lethe_engine::session::DeviceChoice;
 use lethe_engine::{Level, Numerics, SessionOptions, Threads};
-use serde::{Deserialize, Serialize};
 
-use crate::model_file::ModelFile;
-use crate::sandbox::{Limits, SandboxSettings};
+use lethe_sandbox::model_file::ModelFile;
+use lethe_sandbox::{Limits, SandboxSettings};
 
 /// Where kernels run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -33,33 +32,6 @@ pub enum Isolation {
     None,
     /// A fresh WebAssembly instance.
     Sandbox,
-}
-
-/// What is done to a model's graph before it runs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct GraphSettings {
-    /// It is rewritten (folded, fused).
-    pub fusion: bool,
-    /// Weights of products are kept as bytes, which makes answers approximate. A rewrite, too.
-    pub quantization: bool,
-}
-
-impl Default for GraphSettings {
-    fn default() -> Self {
-        Self {
-            fusion: true,
-            quantization: false,
-        }
-    }
-}
-
-impl GraphSettings {
-    /// The same for a model that runs in this process.
-    pub(crate) fn put_into(self, options: &mut SessionOptions<'_>) {
-        options.rewrite = self.fusion;
-        options.quantize = self.quantization;
-    }
 }
 
 /// A setting with a value that does not exist.

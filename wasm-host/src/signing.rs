@@ -201,18 +201,17 @@ impl<'de> Deserialize<'de> for PublicKey {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::test_folder::TestFolder;
 
     #[test]
     fn a_key_is_made_once_and_is_private() {
-        let folder = TestFolder::new();
-        let path = folder.path("audit.key");
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("audit.key");
         let key = SigningKey::open_or_create(&path).unwrap();
         let again = SigningKey::open_or_create(&path).unwrap();
         assert_eq!(key.public_key(), again.public_key());
         let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
         assert_eq!(mode(&path), 0o600);
-        let exported = folder.path("audit.key.pub");
+        let exported = folder.path().join("audit.key.pub");
         let exported = PublicKey::from_text_or_file(exported.to_str().unwrap());
         assert_eq!(exported, Ok(key.public_key()));
         assert!(!format!("{key:?}").contains("seed"));

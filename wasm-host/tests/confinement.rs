@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use lethe_host::harden::{Confinement, Dumpable, Enforced, confine, no_core_dumps};
-use lethe_host::model_file::ModelFile;
-use lethe_host::sandbox::{ModelSource, Sandbox, SandboxSettings};
+use lethe_sandbox::model_file::ModelFile;
+use lethe_sandbox::{ModelSource, Sandbox, SandboxSettings};
 use lethe_server::Request;
 
 const CHILD: &str = "LETHE_TEST_CONFINED";

@@ -13,8 +13,8 @@ mod websocket;
 use std::path::{Path, PathBuf};
 
 use lethe_engine::{Tensor, Value};
-use lethe_host::residue::Canary;
-use lethe_host::sandbox::{
+use lethe_sandbox::residue::Canary;
+use lethe_sandbox::{
     CallControl, KeptCell, ModelSource, Sandbox, SandboxSettings, WipePolicy, Wiped,
 };
 use lethe_server::Request;

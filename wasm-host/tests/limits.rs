@@ -7,7 +7,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use lethe_engine::{Tensor, Value};
-use lethe_host::sandbox::{Limits, ModelSource, Sandbox, SandboxSettings};
+use lethe_sandbox::{Limits, ModelSource, Sandbox, SandboxSettings};
 
 fn sandbox(limits: Limits) -> Sandbox {
     let settings = SandboxSettings {

@@ -6,11 +6,12 @@ use std::process::{Command, Output};
 
 use lethe_engine::{Level, Numerics, Session, SessionOptions};
 use lethe_host::audit::{AuditLog, AuditSettings, Entry};
-use lethe_host::model_file::ModelFile;
 use lethe_host::receipt::{ModelIdentity, Receipt, RunIdentity};
-use lethe_host::sandbox::ModelSource;
-use lethe_host::settings::{GraphSettings, Isolation};
+use lethe_host::settings::Isolation;
 use lethe_host::signing::SigningKey;
+use lethe_sandbox::GraphSettings;
+use lethe_sandbox::ModelSource;
+use lethe_sandbox::model_file::ModelFile;
 use lethe_server::{Handler, Model, Request};
 use serde_json::Value;
 

@@ -17,9 +17,9 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use lethe_engine::{DataType, Numerics, Session, SessionOptions, Tensor, Value};
-use lethe_host::residue::Canary;
 use lethe_host::wasi_nn::command::{Command, CommandLimits, CommandRunError, Ended, Streams};
 use lethe_host::wasi_nn::holdings::HoldingLimits;
+use lethe_sandbox::residue::Canary;
 use lethe_server::wipe_on_free::WipeOnFree;
 use zeroize::Zeroizing;
 

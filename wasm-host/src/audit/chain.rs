@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use super::line::{Content, Head, Line, LineError, NOTHING_BEFORE, Reason};
-use crate::hex;
 use crate::signing::PublicKey;
+use lethe_sandbox::hex;
 
 /// Where and how a chain is broken.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, thiserror::Error)]

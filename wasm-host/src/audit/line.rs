@@ -5,8 +5,8 @@ use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::hex;
 use crate::signing::{PublicKey, SigningKey};
+use lethe_sandbox::hex;
 
 /// The hash before the first line.
 pub(super) const NOTHING_BEFORE: Hash = [0; 32];

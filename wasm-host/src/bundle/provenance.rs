@@ -13,9 +13,9 @@ use wasm_encoder::{ComponentSection, CustomSection};
 use wasmparser::{Encoding, Parser, Payload};
 
 use super::{BundleError, BundleOptions, OperatorSet};
-use crate::hex;
-use crate::model_file::Content;
-use crate::sandbox::ModelSource;
+use lethe_sandbox::ModelSource;
+use lethe_sandbox::hex;
+use lethe_sandbox::model_file::Content;
 
 /// Name of the section that tells where a bundle comes from.
 pub const PROVENANCE: &str = "lethe.provenance";

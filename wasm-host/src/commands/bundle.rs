@@ -7,10 +7,10 @@ use sha2::{Digest, Sha256};
 
 use super::{CommandError, Outcome};
 use crate::bundle::{BundleOptions, OperatorSet, bundle};
-use crate::hex;
-use crate::model_file::ModelFile;
-use crate::sandbox::{ModelSource, model_name};
 use crate::settings::RunSettings;
+use lethe_sandbox::hex;
+use lethe_sandbox::model_file::ModelFile;
+use lethe_sandbox::{ModelSource, model_name};
 
 /// Freeze models into one WASI HTTP component
 #[derive(Debug, clap::Args)]

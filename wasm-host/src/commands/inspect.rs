@@ -15,8 +15,8 @@ use lethe_engine::{DataType, Dim, Error, Session, Value, ValueInfo};
 
 use super::bench::{made_up_inputs, parse_shape};
 use super::{CommandError, Outcome};
-use crate::model_file::ModelFile;
 use crate::settings::RunSettings;
+use lethe_sandbox::model_file::ModelFile;
 use operators::Usage;
 
 /// Say what a model needs and whether it will run

@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use super::{CommandError, Outcome};
-use crate::model_file::ModelFile;
-use crate::sandbox::{self, ModelSource, Sandbox, model_name};
 use crate::settings::RunSettings;
+use lethe_sandbox::model_file::ModelFile;
+use lethe_sandbox::{ModelSource, Sandbox, model_name};
 
 /// Fill the cache: compile the sandbox's code for this machine, and load models into it
 #[derive(Debug, clap::Args)]
@@ -44,7 +44,7 @@ impl Prepare {
         };
         let begun = Instant::now();
         let in_guest = |error| CommandError::Request(format!("{error}"));
-        sandbox::compile_guest(&settings).map_err(in_guest)?;
+        lethe_sandbox::compile_guest(&settings).map_err(in_guest)?;
         let mut report = Report {
             cache,
             code_ms: begun.elapsed().as_millis() as u64,

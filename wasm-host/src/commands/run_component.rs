@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{CommandError, Outcome};
-use crate::sandbox::model_name;
 use crate::settings::RunSettings;
 use crate::wasi_nn::command::{Command, CommandLimits, Streams};
 use crate::wasi_nn::holdings::HoldingLimits;
 use crate::wasi_nn::models::Models;
+use lethe_sandbox::model_name;
 
 /// Run a WASI 0.2 command component that computes through wasi:nn
 #[derive(Debug, clap::Args)]

@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use super::{CommandError, Outcome};
-use crate::model_file::ModelFile;
 use crate::progress;
 use crate::settings::RunSettings;
 use crate::verification::TestFolder;
+use lethe_sandbox::model_file::ModelFile;
 
 /// Check models against expected outputs, in the layout of the ONNX backend tests
 #[derive(Debug, clap::Args)]

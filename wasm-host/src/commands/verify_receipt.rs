@@ -11,11 +11,12 @@ use serde_json::json;
 use zeroize::Zeroizing;
 
 use super::{CommandError, Outcome};
-use crate::model_file::ModelFile;
 use crate::receipt::{Receipt, ReceiptError, Verdict};
-use crate::sandbox::{ModelSource, Sandbox, SandboxSettings};
-use crate::settings::{GraphSettings, Isolation, NumericsName, RunSettings};
+use crate::settings::{Isolation, NumericsName, RunSettings};
 use crate::signing::PublicKey;
+use lethe_sandbox::GraphSettings;
+use lethe_sandbox::model_file::ModelFile;
+use lethe_sandbox::{ModelSource, Sandbox, SandboxSettings};
 
 /// Check a receipt by running its request again
 #[derive(Debug, clap::Args)]

@@ -5,8 +5,8 @@ use lethe_engine::{Session, SessionOptions};
 use lethe_server::{Handler, Model};
 use serde_json::{Value, json};
 
-use crate::model_file::ModelFile;
-use crate::sandbox::{Sandbox, SandboxSettings};
+use lethe_sandbox::model_file::ModelFile;
+use lethe_sandbox::{Sandbox, SandboxSettings};
 
 fn source(model: &str) -> ModelSource {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();

@@ -166,7 +166,7 @@ pub(super) fn http(answer: Answer, coding: Option<Coding>) -> Response {
     let compressed = coding.and_then(|coding| {
         // What cannot be compressed is sent as it is.
         let body = coding.compress(&answer.body).ok()?;
-        Some((coding, crate::sandbox::wiped_bytes(Zeroizing::new(body))))
+        Some((coding, lethe_sandbox::wiped_bytes(Zeroizing::new(body))))
     });
     let (coding, bytes) = match compressed {
         Some((coding, body)) => (Some(coding), body),

@@ -10,7 +10,7 @@ use super::access::Caller;
 use super::figures::{Ended, Outcome};
 use super::loaded::Loaded;
 use crate::audit::Entry;
-use crate::sandbox::{CallReport, Wiped};
+use lethe_sandbox::{CallReport, Wiped};
 
 /// The status of a request whose client was gone before its answer.
 const GONE: u16 = 499;

@@ -25,7 +25,7 @@ use super::body::{self, Coding};
 use super::ending::Ending;
 use super::loaded::Loaded;
 use super::{Head, Server, refused};
-use crate::sandbox::{CallControl, CallReport, outputs_in, response_in, wiped_bytes};
+use lethe_sandbox::{CallControl, CallReport, outputs_in, response_in, wiped_bytes};
 
 /// The header that asks for a receipt, and that of the answer which has it.
 pub(super) const RECEIPT: &str = "lethe-receipt";

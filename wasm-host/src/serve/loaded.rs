@@ -11,13 +11,13 @@ use lethe_server::message::{Answer, Call};
 use lethe_server::{Handler, Model, ModelInfo, Problem, Request, Response};
 
 use super::together::{Rooms, SMALL_BYTES};
-use crate::model_file::ModelFile;
 use crate::receipt::{ModelIdentity, Receipt, RunIdentity};
-use crate::sandbox::{
-    CallControl, CallReport, KeptCell, ModelSource, Sandbox, SandboxSettings, outputs_in,
-};
 use crate::settings::{Isolation, RunSettings};
 use crate::signing::SigningKey;
+use lethe_sandbox::model_file::ModelFile;
+use lethe_sandbox::{
+    CallControl, CallReport, KeptCell, ModelSource, Sandbox, SandboxSettings, outputs_in,
+};
 
 /// How models of a server are loaded.
 #[derive(Debug, Clone)]

@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use lethe_server::Problem;
 
 use super::loaded::{Loaded, Loading};
-use crate::sandbox::model_name;
+use lethe_sandbox::model_name;
 
 /// What is known of a model.
 #[derive(Debug, Clone)]

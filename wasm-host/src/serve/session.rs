@@ -27,8 +27,8 @@ use super::ending::{self, Ending};
 use super::inference::{Ask, not_carried_out};
 use super::loaded::Loaded;
 use super::{Server, refused};
-use crate::sandbox::{CallReport, KeptCell, Wiped};
 use crate::tenants::Refusal;
+use lethe_sandbox::{CallReport, KeptCell, Wiped};
 
 /// How a session's requests are called in the audit trail.
 pub(super) const ROUTE: &str = "WS /api/v1/stream?session";

@@ -11,7 +11,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::loaded::Batching;
-use crate::settings::GraphSettings;
+use lethe_sandbox::GraphSettings;
 
 /// A setting of a type, or a switch.
 macro_rules! settings {

@@ -26,7 +26,7 @@ use super::access::Caller;
 use super::inference::{StopOnDrop, control, not_carried_out};
 use super::loaded::Loaded;
 use super::{Server, refused};
-use crate::sandbox::{CallControl, CallReport};
+use lethe_sandbox::{CallControl, CallReport};
 
 /// Larger requests run alone: what they take to run is more than what a run takes to begin.
 pub(super) const SMALL_BYTES: u64 = 64 << 10;

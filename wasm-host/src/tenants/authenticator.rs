@@ -64,12 +64,11 @@ impl Authenticator {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::test_folder::TestFolder;
 
     #[test]
     fn headers_name_a_tenant_or_say_why_not() {
-        let folder = TestFolder::new();
-        let path = folder.path("keys.toml");
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("keys.toml");
         let new = KeyFile::create(&path, "acme", None).unwrap();
         let authenticator = Authenticator {
             keys: Some(KeyFile::open(&path).unwrap()),

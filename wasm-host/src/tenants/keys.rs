@@ -33,7 +33,8 @@ use zeroize::Zeroizing;
 
 use super::{Authenticated, is_tenant_name};
 use crate::private_file::{self, Version};
-use crate::{hex, timestamp};
+use crate::timestamp;
+use lethe_sandbox::hex;
 
 const PREFIX: &str = "lethe_";
 const ID_BYTES: usize = 8;
@@ -361,12 +362,11 @@ fn io_error(path: &Path, what: &'static str, source: io::Error) -> KeyFileError 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::test_folder::TestFolder;
 
     #[test]
     fn a_key_is_its_tenants_until_it_is_revoked() {
-        let folder = TestFolder::new();
-        let path = folder.path("keys.toml");
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("keys.toml");
         let acme = KeyFile::create(&path, "acme", Some("the ward's \"laptop\"")).unwrap();
         let other = KeyFile::create(&path, "other", None).unwrap();
         let file = KeyFile::open(&path).unwrap();
@@ -421,8 +421,8 @@ mod tests {
 
     #[test]
     fn the_file_is_private_and_holds_no_key() {
-        let folder = TestFolder::new();
-        let path = folder.path("keys.toml");
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("keys.toml");
         let new = KeyFile::create(&path, "acme", None).unwrap();
         let mode = fs::metadata(&path).unwrap().permissions().mode() & 0o777;
         assert_eq!(mode, 0o600);
@@ -441,8 +441,8 @@ mod tests {
 
     #[test]
     fn a_corrupt_file_is_an_error_and_is_not_overwritten() {
-        let folder = TestFolder::new();
-        let path = folder.path("keys.toml");
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("keys.toml");
         let good = new_key("acme", None).unwrap().record;
         let entry = |record: &KeyRecord| {
             let keys = vec![record.clone()];
@@ -476,8 +476,8 @@ mod tests {
 
     #[test]
     fn names_that_cannot_be_logged_are_refused() {
-        let folder = TestFolder::new();
-        let path = folder.path("keys.toml");
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("keys.toml");
         let long = "x".repeat(65);
         for tenant in ["", "a b", "a\n", "a/b", "é", &long] {
             let error = KeyFile::create(&path, tenant, None).unwrap_err();
@@ -490,8 +490,8 @@ mod tests {
 
     #[test]
     fn writers_at_the_same_time_lose_no_key() {
-        let folder = TestFolder::new();
-        let path = folder.path("keys.toml");
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("keys.toml");
         std::thread::scope(|scope| {
             for _ in 0..4 {
                 scope.spawn(|| {
@@ -506,8 +506,8 @@ mod tests {
 
     #[test]
     fn a_file_that_breaks_later_leaves_the_keys_as_they_were() {
-        let folder = TestFolder::new();
-        let path = folder.path("keys.toml");
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("keys.toml");
         let new = KeyFile::create(&path, "acme", None).unwrap();
         let file = KeyFile::open(&path).unwrap();
         private_file::replace(&path, b"[[key").unwrap();

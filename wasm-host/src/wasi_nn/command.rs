@@ -18,7 +18,7 @@ use super::error::NnError;
 use super::holdings::HoldingLimits;
 use super::interfaces::{HasWasiNn, WasiNn, WasiNnView, add_to_linker};
 use super::models::Models;
-use crate::sandbox::deadline;
+use lethe_sandbox::deadline;
 
 /// Most resources of all kinds that a guest holds, errors and streams among them.
 const MOST_RESOURCES: usize = 10_000;

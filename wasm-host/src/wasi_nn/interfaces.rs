@@ -15,8 +15,8 @@ use super::error::NnError;
 use super::holdings::{Held, HoldingLimits, Holdings, Share};
 use super::models::{Models, model_in};
 use super::{ErrorCode, ExecutionTarget, GraphEncoding, TensorType};
-use crate::sandbox::{CallControl, stack, wiped_bytes};
 use crate::serve::loaded::Loaded;
+use lethe_sandbox::{CallControl, stack, wiped_bytes};
 
 /// What `wasi:nn` knows of one guest.
 #[derive(Debug)]

@@ -2,11 +2,11 @@ use super::*;
 use crate::audit::line::{Entry, append};
 use crate::audit::{AuditLog, AuditSettings};
 use crate::signing::SigningKey;
-use crate::test_folder::TestFolder;
+use tempfile::TempDir;
 
 /// A closed log in several files, and the edits that are tried on it.
 struct Sample {
-    folder: TestFolder,
+    folder: TempDir,
     key: PublicKey,
     /// Names and lines of the files, in order.
     files: Vec<(PathBuf, Vec<String>)>,
@@ -14,12 +14,15 @@ struct Sample {
 
 impl Sample {
     fn new() -> Self {
-        let folder = TestFolder::new();
+        let folder = tempfile::tempdir().unwrap();
         let settings = AuditSettings {
             rotate_bytes: 3500,
             checkpoint_lines: 4,
             wait_for_disk: true,
-            ..AuditSettings::new(folder.path("audit.jsonl"), folder.path("audit.key"))
+            ..AuditSettings::new(
+                folder.path().join("audit.jsonl"),
+                folder.path().join("audit.key"),
+            )
         };
         let log = AuditLog::open(&settings).unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -47,7 +50,7 @@ impl Sample {
     }
 
     fn path(&self) -> PathBuf {
-        self.folder.path("audit.jsonl")
+        self.folder.path().join("audit.jsonl")
     }
 
     /// The report on these files.
@@ -277,8 +280,8 @@ fn what_is_no_log_is_malformed() {
         b"\xc3\xa9\",\"signature\":\"\"}\n",
         b"\0\0\0\0\n",
     ];
-    let folder = TestFolder::new();
-    let path = folder.path("log");
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("log");
     assert!(verify(&path, None, 1).is_err());
     for case in cases {
         fs::write(&path, case).unwrap();

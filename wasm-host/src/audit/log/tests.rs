@@ -4,9 +4,9 @@ use std::fs::File;
 use std::io::Write;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
+use tempfile::TempDir;
 
 use crate::audit::verify;
-use crate::test_folder::TestFolder;
 
 fn entry(i: u64) -> Entry {
     Entry {
@@ -21,8 +21,11 @@ fn entry(i: u64) -> Entry {
     }
 }
 
-fn settings(folder: &TestFolder) -> AuditSettings {
-    AuditSettings::new(folder.path("audit.jsonl"), folder.path("audit.key"))
+fn settings(folder: &TempDir) -> AuditSettings {
+    AuditSettings::new(
+        folder.path().join("audit.jsonl"),
+        folder.path().join("audit.key"),
+    )
 }
 
 /// Lets a log be written without a runtime.
@@ -33,7 +36,7 @@ fn record(log: &AuditLog, entry: Entry) -> Result<(), AuditError> {
 
 #[test]
 fn what_was_recorded_is_in_the_log_and_the_chain_goes_on() {
-    let folder = TestFolder::new();
+    let folder = tempfile::tempdir().unwrap();
     let settings = AuditSettings {
         checkpoint_lines: 10,
         ..settings(&folder)
@@ -70,7 +73,7 @@ fn what_was_recorded_is_in_the_log_and_the_chain_goes_on() {
 
 #[test]
 fn texts_cannot_make_lines_of_their_own() {
-    let folder = TestFolder::new();
+    let folder = tempfile::tempdir().unwrap();
     let settings = settings(&folder);
     let log = AuditLog::open(&settings).unwrap();
     let evil = Entry {
@@ -87,7 +90,7 @@ fn texts_cannot_make_lines_of_their_own() {
 
 #[test]
 fn a_log_that_is_large_goes_on_in_another_file() {
-    let folder = TestFolder::new();
+    let folder = tempfile::tempdir().unwrap();
     let settings = AuditSettings {
         rotate_bytes: 3000,
         wait_for_disk: true,
@@ -105,7 +108,7 @@ fn a_log_that_is_large_goes_on_in_another_file() {
     assert!(report.files.len() > 4 && report.closed, "{report:?}");
     // Killed between the renaming and the new file: the chain goes on.
     let last = report.files.last().unwrap();
-    fs::rename(last, folder.path("audit.jsonl.999999999999")).unwrap();
+    fs::rename(last, folder.path().join("audit.jsonl.999999999999")).unwrap();
     drop(AuditLog::open(&settings).unwrap());
     let again = verify(&settings.file, None, 1).unwrap();
     // The file that was renamed by hand ends in `closed`, not in `rotated`.
@@ -116,7 +119,7 @@ fn a_log_that_is_large_goes_on_in_another_file() {
 
 #[test]
 fn a_killed_log_is_repaired_wherever_it_was_cut() {
-    let folder = TestFolder::new();
+    let folder = tempfile::tempdir().unwrap();
     let settings = settings(&folder);
     let log = AuditLog::open(&settings).unwrap();
     for i in 0..3 {
@@ -124,7 +127,7 @@ fn a_killed_log_is_repaired_wherever_it_was_cut() {
     }
     log.close().unwrap();
     let whole = fs::read(&settings.file).unwrap();
-    let torn_path = folder.path("audit.jsonl.torn");
+    let torn_path = folder.path().join("audit.jsonl.torn");
     for cut in (0..whole.len()).step_by(7).chain([1, whole.len() - 1]) {
         fs::write(&settings.file, &whole[..cut]).unwrap();
         drop(fs::remove_file(&torn_path));
@@ -152,7 +155,7 @@ fn a_killed_log_is_repaired_wherever_it_was_cut() {
 
 #[test]
 fn a_broken_log_is_not_written_on() {
-    let folder = TestFolder::new();
+    let folder = tempfile::tempdir().unwrap();
     let settings = settings(&folder);
     let log = AuditLog::open(&settings).unwrap();
     record(&log, entry(1)).unwrap();
@@ -236,7 +239,7 @@ fn wait_until(what: &str, is_so: impl Fn() -> bool) {
 #[test]
 fn a_full_disk_is_told_and_nothing_is_lost_when_it_has_room_again() {
     for when_full in [WhenFull::Wait, WhenFull::Fail] {
-        let folder = TestFolder::new();
+        let folder = tempfile::tempdir().unwrap();
         let settings = AuditSettings {
             queue: 4,
             when_full,
@@ -290,7 +293,7 @@ fn a_full_disk_is_told_and_nothing_is_lost_when_it_has_room_again() {
 
 #[test]
 fn what_could_not_be_written_until_the_end_is_counted() {
-    let folder = TestFolder::new();
+    let folder = tempfile::tempdir().unwrap();
     let settings = settings(&folder);
     let (log, is_full) = open_small(&settings);
     is_full.store(true, Ordering::SeqCst);
@@ -311,7 +314,7 @@ fn what_could_not_be_written_until_the_end_is_counted() {
 
 #[test]
 fn the_disk_is_waited_for_where_that_was_asked() {
-    let folder = TestFolder::new();
+    let folder = tempfile::tempdir().unwrap();
     let settings = AuditSettings {
         wait_for_disk: true,
         ..settings(&folder)
@@ -326,7 +329,7 @@ fn the_disk_is_waited_for_where_that_was_asked() {
 
 #[test]
 fn a_quiet_log_gets_its_checkpoint_too() {
-    let folder = TestFolder::new();
+    let folder = tempfile::tempdir().unwrap();
     let settings = AuditSettings {
         checkpoint_seconds: 1,
         ..settings(&folder)

@@ -16,7 +16,8 @@ use super::{AuditSettings, Message, Shared};
 use crate::audit::chain::SEQ_DIGITS;
 use crate::audit::line::{Content, Head, Reason, append};
 use crate::signing::SigningKey;
-use crate::{hex, private_file, timestamp};
+use crate::{private_file, timestamp};
+use lethe_sandbox::hex;
 
 /// Where lines go: a file, or in tests a disk that is full.
 pub(super) trait Disk: Send {

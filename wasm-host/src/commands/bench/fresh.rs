@@ -12,7 +12,7 @@ use lethe_server::message::Call;
 use serde::Serialize;
 use zeroize::Zeroizing;
 
-use crate::sandbox::Sandbox;
+use lethe_sandbox::Sandbox;
 
 /// Pairs of calls at most: percentiles settle long before.
 const MOST_RUNS: usize = 10_000;

@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 
 use super::{CommandError, Outcome, megabytes};
 use crate::bundle::provenance::{Provenance, read};
-use crate::hex;
+use lethe_sandbox::hex;
 
 pub(super) fn inspect(path: &Path, bytes: &[u8], json: bool) -> Result<Outcome, CommandError> {
     let (provenance, licenses) = read(bytes).map_err(|error| {

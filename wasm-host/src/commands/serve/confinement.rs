@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use crate::harden::{self, Confinement, Dumpable};
-use crate::sandbox::{self, default_cache_folder};
 use crate::serve::settings::Given;
+use lethe_sandbox::default_cache_folder;
 
 /// Gives up what `lethe serve` with these settings and models does not need: files beside its own,
 /// starting programs, looking into others, core dumps. To be called before threads are started.
@@ -16,7 +16,7 @@ pub(super) fn confine(
     models: &[PathBuf],
     config: Option<&Path>,
 ) -> Result<harden::Hardening, String> {
-    sandbox::prepare();
+    lethe_sandbox::prepare();
     let parent = |path: &Path| -> PathBuf {
         match path.parent() {
             Some(parent) if parent != Path::new("") => parent.into(),

@@ -3,8 +3,6 @@ use ring::rand::SystemRandom;
 use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair};
 use serde_json::json;
 
-use crate::test_folder::TestFolder;
-
 /// The modulus of an RSA key that was thrown away after it had signed [`RSA_TOKEN`].
 const RSA_MODULUS: &str = "\
      1fIIWBTqvk4EnWu8qYX_NdObsTyejrGb5OJQ3J5agaT4Ou5xBuHembJYCK-rSlsI5N76oGWEHvG_-FnukBmAB4Qs\
@@ -250,8 +248,8 @@ fn refusals_do_not_hold_the_token() {
 
 #[test]
 fn key_sets_hold_public_keys_only() {
-    let folder = TestFolder::new();
-    let jwks = folder.path("jwks.json");
+    let folder = tempfile::tempdir().unwrap();
+    let jwks = folder.path().join("jwks.json");
     let settings = || JwtSettings {
         issuer: ISSUER.into(),
         audience: "lethe".into(),

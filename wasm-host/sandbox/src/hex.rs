@@ -1,7 +1,7 @@
 //! Bytes as hexadecimal digits.
 
 /// Lower-case digits.
-pub(crate) fn encode(bytes: impl AsRef<[u8]>) -> String {
+pub fn encode(bytes: impl AsRef<[u8]>) -> String {
     use std::fmt::Write;
     let bytes = bytes.as_ref();
     let mut text = String::with_capacity(2 * bytes.len());
@@ -12,7 +12,7 @@ pub(crate) fn encode(bytes: impl AsRef<[u8]>) -> String {
 }
 
 /// Exactly `N` bytes, from digits of either case.
-pub(crate) fn decode<const N: usize>(text: &str) -> Option<[u8; N]> {
+pub fn decode<const N: usize>(text: &str) -> Option<[u8; N]> {
     let digits = text.as_bytes();
     if digits.len() != 2 * N {
         return None;

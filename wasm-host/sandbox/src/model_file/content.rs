@@ -39,7 +39,7 @@ impl Content {
     }
 
     /// Its SHA-256, in hexadecimal digits.
-    pub(crate) fn sha256(&self) -> String {
+    pub fn sha256(&self) -> String {
         let mut hash = Sha256::new();
         self.for_each_chunk(&mut |chunk| hash.update(chunk));
         hex::encode(hash.finalize())
@@ -47,7 +47,7 @@ impl Content {
 
     /// Visits all bytes in order, some at a time. A file's are read, not looked at in the mapping:
     /// the pages that one looks at count as this process's memory for as long as the mapping lives.
-    pub(crate) fn for_each_chunk(&self, visit: &mut dyn FnMut(&[u8])) {
+    pub fn for_each_chunk(&self, visit: &mut dyn FnMut(&[u8])) {
         let mut at = 0;
         if let Some(file) = &self.file {
             let mut chunk = vec![0; CHUNK_BYTES.min(self.bytes.len())];

@@ -16,7 +16,7 @@ pub(super) const TICK: Duration = Duration::from_millis(10);
 static ENGINES: Mutex<Vec<EngineWeak>> = Mutex::new(Vec::new());
 
 /// Advances this engine's epoch every [`TICK`], as long as it lives.
-pub(crate) fn tick(engine: &Engine) {
+pub fn tick(engine: &Engine) {
     let mut engines = ENGINES.lock().unwrap_or_else(PoisonError::into_inner);
     engines.push(engine.weak());
     if engines.len() == 1 {

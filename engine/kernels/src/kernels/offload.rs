@@ -47,7 +47,7 @@ pub fn install(host: Host) {
 
 /// The host, on WebAssembly, where there is one.
 #[inline(always)]
-pub(crate) fn host() -> Option<&'static Host> {
+pub fn host() -> Option<&'static Host> {
     if cfg!(target_arch = "wasm32") {
         HOST.get()
     } else {

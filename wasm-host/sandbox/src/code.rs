@@ -202,13 +202,15 @@ mod tests {
 
     use lethe_engine::{Tensor, Value};
 
-    use super::super::{CellError, Sandbox, SandboxSettings};
     use super::*;
     use crate::model_file::ModelFile;
-    use crate::test_folder::TestFolder;
+    use crate::{CellError, Sandbox, SandboxSettings};
 
     fn source(name: &str) -> ModelSource {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .ancestors()
+            .nth(2)
+            .unwrap();
         let file = ModelFile::open(&root.join("models").join(name).join("model.onnx")).unwrap();
         ModelSource::of_file(name, &file).unwrap()
     }
@@ -232,8 +234,8 @@ mod tests {
 
     #[test]
     fn a_quick_start_compiles_what_the_model_needs_and_answers_the_same() {
-        let folder = TestFolder::new();
-        let cache = folder.path("cache");
+        let folder = tempfile::tempdir().unwrap();
+        let cache = folder.path().join("cache");
         let settings = |quick_start| SandboxSettings {
             // All is computed by compiled code.
             native_kernels: false,
@@ -250,7 +252,7 @@ mod tests {
         let other = Sandbox::with(
             std::slice::from_ref(&digits),
             &SandboxSettings {
-                cache: Some(folder.path("other")),
+                cache: Some(folder.path().join("other")),
                 ..settings(true)
             },
             &[source("vibration")],

@@ -24,7 +24,7 @@ use std::sync::{LazyLock, OnceLock};
 
 use sha2::{Digest, Sha256};
 
-pub(crate) use liveness::{Frozen, Known, Live};
+pub use liveness::{Frozen, Known, Live};
 
 /// The guest as `build.rs` built it.
 static MODULE: &[u8] = include_bytes!(env!("LETHE_GUEST"));
@@ -72,7 +72,7 @@ impl GuestBuild {
 
     /// The same with its table moved: a bundle loads its models in it too, to learn what of a memory
     /// is a function.
-    pub(crate) fn moved(self) -> Self {
+    pub fn moved(self) -> Self {
         Self {
             is_table_moved: true,
             ..self
@@ -80,7 +80,7 @@ impl GuestBuild {
     }
 
     /// The guest; the plain one where the other is not there, which who asks for it has to check.
-    pub(crate) fn guest(self) -> &'static Guest {
+    pub fn guest(self) -> &'static Guest {
         match (self.is_relaxed, self.is_table_moved) {
             #[cfg(feature = "relaxed-guest")]
             (true, false) => &RELAXED,
@@ -93,14 +93,14 @@ impl GuestBuild {
 }
 
 /// The import module of the kernels that the host computes.
-pub(crate) const KERNELS: &str = "lethe:kernels";
+pub const KERNELS: &str = "lethe:kernels";
 
 /// Bytes of a page of linear memory.
-pub(crate) const WASM_PAGE: usize = 64 << 10;
+pub const WASM_PAGE: usize = 64 << 10;
 
 /// Which imports of the guest stay, and which exports show.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Door {
+pub enum Door {
     /// The sandbox: kernels by the host, no WASI.
     Cell,
     /// The sandbox without any import.
@@ -146,16 +146,16 @@ impl From<wasmparser::BinaryReaderError> for GuestError {
 
 /// A piece of linear memory: where it begins and what it holds.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Segment<'a> {
+pub struct Segment<'a> {
     /// Address of its first byte.
-    pub(crate) address: usize,
+    pub address: usize,
     /// Its bytes.
-    pub(crate) bytes: &'a [u8],
+    pub bytes: &'a [u8],
 }
 
 /// A guest module.
 #[derive(Debug)]
-pub(crate) struct Guest {
+pub struct Guest {
     module: &'static [u8],
     hash: [u8; 32],
     /// Read from the module when it is asked for: a server that finds all in its cache never does,
@@ -242,17 +242,17 @@ impl Guest {
     }
 
     /// SHA-256 of the module.
-    pub(crate) fn hash(&self) -> &[u8; 32] {
+    pub fn hash(&self) -> &[u8; 32] {
         &self.hash
     }
 
     /// The memory's content before anything ran.
-    pub(crate) fn data(&self) -> &[Segment<'static>] {
+    pub fn data(&self) -> &[Segment<'static>] {
         &self.start().data
     }
 
     /// The memory's size before anything ran.
-    pub(crate) fn memory_bytes(&self) -> usize {
+    pub fn memory_bytes(&self) -> usize {
         self.start().memory_bytes
     }
 
@@ -260,7 +260,7 @@ impl Guest {
     ///
     /// # Errors
     /// When the module has a part that is not known here.
-    pub(crate) fn live(&self, door: Door, known: Known<'_>) -> Result<Live, GuestError> {
+    pub fn live(&self, door: Door, known: Known<'_>) -> Result<Live, GuestError> {
         liveness::live(self.module, |export| door.keeps_export(export), known)
     }
 
@@ -269,7 +269,7 @@ impl Guest {
     ///
     /// # Errors
     /// When the module has a part that the rewriting does not know.
-    pub(crate) fn open(
+    pub fn open(
         &self,
         door: Door,
         live: &Live,
@@ -283,7 +283,7 @@ impl Guest {
 
 /// The pieces of `memory` that are not zero: runs of whole pages of `page` bytes, joined where
 /// fewer than `join` zero bytes lie between them.
-pub(crate) fn nonzero_runs(memory: &[u8], page: usize, join: usize) -> Vec<Range<usize>> {
+pub fn nonzero_runs(memory: &[u8], page: usize, join: usize) -> Vec<Range<usize>> {
     let mut runs: Vec<Range<usize>> = Vec::new();
     for (i, bytes) in memory.chunks(page).enumerate() {
         if is_zero(bytes) {

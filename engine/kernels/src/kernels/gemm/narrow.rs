@@ -16,7 +16,7 @@ use crate::kernels::scratch;
 pub(crate) const MOST_COLUMNS: usize = 4;
 
 /// Whether a product `[m, k] x [k, n]` is better done here.
-pub(crate) fn suits(env: &Env, a: MatrixRef<'_>, n: usize) -> bool {
+pub fn suits(env: &Env, a: MatrixRef<'_>, n: usize) -> bool {
     env.numerics == Numerics::Fast && (1..=MOST_COLUMNS).contains(&n) && a.col_stride == 1
 }
 

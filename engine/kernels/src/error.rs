@@ -155,13 +155,15 @@ impl Error {
         }
     }
 
-    pub(crate) fn malformed(reason: impl Into<String>) -> Self {
+    /// Bytes that are not an ONNX model.
+    pub fn malformed(reason: impl Into<String>) -> Self {
         Self::Malformed {
             reason: reason.into(),
         }
     }
 
-    pub(crate) fn invalid(reason: impl Into<String>) -> Self {
+    /// A graph that breaks a rule of ONNX.
+    pub fn invalid(reason: impl Into<String>) -> Self {
         Self::InvalidGraph {
             reason: reason.into(),
         }

@@ -77,7 +77,7 @@ impl ModelFile {
     }
 
     /// The file's content.
-    pub(crate) fn content(&self) -> &Content {
+    pub fn content(&self) -> &Content {
         &self.content
     }
 
@@ -111,7 +111,7 @@ impl ModelFile {
     ///
     /// # Errors
     /// A reason, where it cannot be had.
-    pub(crate) fn beside(&self, location: &str) -> Result<Content, String> {
+    pub fn beside(&self, location: &str) -> Result<Content, String> {
         let mut mapped = self
             .mapped
             .lock()

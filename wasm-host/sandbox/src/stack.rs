@@ -8,7 +8,7 @@ const WIPED_BYTES: usize = 64 << 10;
 
 /// Overwrites the stack below the caller's frame.
 #[inline(never)]
-pub(crate) fn wipe() {
+pub fn wipe() {
     let mut frame = [0u8; WIPED_BYTES];
     // The array counts as used, so that the stores stay.
     black_box(&mut frame);

@@ -40,17 +40,17 @@ const PARSE: usize = 24;
 
 /// What a request can reach.
 #[derive(Debug)]
-pub(crate) struct Live {
+pub struct Live {
     /// For each function, imports first, whether it can be called.
     pub(super) functions: Vec<bool>,
     /// Addresses that nothing reads before it writes them, ascending and apart: the stack's, and
     /// those of constants.
-    pub(crate) unread: Vec<Range<usize>>,
+    pub unread: Vec<Range<usize>>,
 }
 
 /// What is known of the requests to come.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum Known<'a> {
+pub enum Known<'a> {
     /// Nothing: any model may be loaded.
     Nothing,
     /// Models are loaded that need these rows of [`TABLE`].
@@ -61,11 +61,11 @@ pub(crate) enum Known<'a> {
 
 /// The memory that requests begin with, in two guests, in pieces of whole aligned words.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Frozen<'a> {
+pub struct Frozen<'a> {
     /// The guest's that is opened.
-    pub(crate) memory: &'a [Segment<'a>],
+    pub memory: &'a [Segment<'a>],
     /// That of the guest whose table is moved, after it did the same.
-    pub(crate) moved: &'a [Segment<'a>],
+    pub moved: &'a [Segment<'a>],
 }
 
 /// What the module holds, as far as it matters here.

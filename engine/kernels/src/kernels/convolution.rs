@@ -14,7 +14,7 @@ mod columns;
 mod depthwise;
 pub mod geometry;
 pub(crate) mod microkernel;
-pub(crate) mod planes;
+pub mod planes;
 #[cfg(test)]
 mod tests;
 mod transposed;

@@ -36,13 +36,13 @@ const JOIN_BYTES: usize = 256 << 10;
 
 /// A piece of an image's memory in its file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Piece {
+pub struct Piece {
     /// Where it begins in the memory.
-    pub(crate) address: usize,
+    pub address: usize,
     /// Where it begins in the file.
-    pub(crate) file_offset: u64,
+    pub file_offset: u64,
     /// Its length; whole pages.
-    pub(crate) len_bytes: usize,
+    pub len_bytes: usize,
 }
 
 impl Piece {
@@ -67,7 +67,7 @@ impl Piece {
 
 /// Why a file is not an image.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum ImageError {
+pub enum ImageError {
     /// It cannot be read or written.
     #[error(transparent)]
     Io(#[from] io::Error),
@@ -84,7 +84,7 @@ impl From<WireError> for ImageError {
 
 /// A frozen memory.
 #[derive(Debug)]
-pub(crate) struct Image {
+pub struct Image {
     file: File,
     content: Bytes,
     memory_bytes: usize,
@@ -96,7 +96,7 @@ pub(crate) struct Image {
 
 impl Image {
     /// The guest's memory before anything ran, in memory.
-    pub(crate) fn of_guest(guest: &Guest) -> io::Result<Self> {
+    pub fn of_guest(guest: &Guest) -> io::Result<Self> {
         let mut memory = vec![0u8; guest.memory_bytes()];
         for segment in guest.data() {
             memory[segment.address..][..segment.bytes.len()].copy_from_slice(segment.bytes);
@@ -105,7 +105,7 @@ impl Image {
     }
 
     /// An image of `memory` without a file on disk.
-    pub(crate) fn in_memory(memory: &[u8], models: &[ModelInfo]) -> io::Result<Self> {
+    pub fn in_memory(memory: &[u8], models: &[ModelInfo]) -> io::Result<Self> {
         let flags = rustix::fs::MemfdFlags::CLOEXEC;
         let mut file = File::from(rustix::fs::memfd_create("lethe-image", flags)?);
         write(&mut file, memory, models)?;
@@ -113,11 +113,7 @@ impl Image {
     }
 
     /// Writes an image of `memory` to `path`, whole or not at all, and opens it.
-    pub(crate) fn save(
-        path: &Path,
-        memory: &[u8],
-        models: &[ModelInfo],
-    ) -> Result<Self, ImageError> {
+    pub fn save(path: &Path, memory: &[u8], models: &[ModelInfo]) -> Result<Self, ImageError> {
         let temporary = path.with_extension(format!("{}.tmp", std::process::id()));
         let written = File::create(&temporary)
             .and_then(|mut file| write(&mut file, memory, models))
@@ -131,7 +127,7 @@ impl Image {
     }
 
     /// Opens an image and checks its hash.
-    pub(crate) fn open(path: &Path) -> Result<Self, ImageError> {
+    pub fn open(path: &Path) -> Result<Self, ImageError> {
         Self::of_file(File::open(path)?)
     }
 
@@ -194,44 +190,44 @@ impl Image {
     }
 
     /// Size of the memory.
-    pub(crate) fn memory_bytes(&self) -> usize {
+    pub fn memory_bytes(&self) -> usize {
         self.memory_bytes
     }
 
     /// Bytes of the file.
-    pub(crate) fn file_bytes(&self) -> usize {
+    pub fn file_bytes(&self) -> usize {
         self.content.len()
     }
 
     /// The pieces that are not zero, upwards, without overlap.
-    pub(crate) fn pieces(&self) -> &[Piece] {
+    pub fn pieces(&self) -> &[Piece] {
         &self.pieces
     }
 
     /// The runs of pages that are long and none of them zero: what a model's weights look like. Pages
     /// of freed memory can look so as well, since an allocator's notes stay in them.
-    pub(crate) fn long_runs(&self) -> impl Iterator<Item = Piece> {
+    pub fn long_runs(&self) -> impl Iterator<Item = Piece> {
         let long = |piece: &&Piece| piece.len_bytes >= LONG_BYTES;
         self.filled.iter().filter(long).copied()
     }
 
     /// A piece's content.
-    pub(crate) fn content(&self, piece: Piece) -> &[u8] {
+    pub fn content(&self, piece: Piece) -> &[u8] {
         &self.content[piece.file_offset as usize..][..piece.len_bytes]
     }
 
     /// The file that holds the pieces.
-    pub(crate) fn file(&self) -> impl AsFd {
+    pub fn file(&self) -> impl AsFd {
         &self.file
     }
 
     /// The models that the guest had loaded.
-    pub(crate) fn models(&self) -> &[ModelInfo] {
+    pub fn models(&self) -> &[ModelInfo] {
         &self.models
     }
 
     /// Fills `memory` with the image's content from `address` on.
-    pub(crate) fn restore(&self, mut address: usize, mut memory: &mut [u8]) {
+    pub fn restore(&self, mut address: usize, mut memory: &mut [u8]) {
         let first = self
             .filled
             .partition_point(|piece| piece.address + piece.len_bytes <= address);
@@ -253,7 +249,7 @@ impl Image {
     }
 
     /// What is long and lies in one of the [`long_runs`](Self::long_runs).
-    pub(crate) fn long_run(&self, address: usize, len_bytes: usize) -> Option<&[u8]> {
+    pub fn long_run(&self, address: usize, len_bytes: usize) -> Option<&[u8]> {
         if len_bytes < LONG_BYTES {
             return None;
         }

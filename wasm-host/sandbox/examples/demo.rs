@@ -2,28 +2,31 @@
 //!
 //! The picture of the sandboxed request carries a mark that is too faint to see. While an instance
 //! lives the mark is in its memory; afterwards the whole process is searched for it. The exit
-//! status is 0 if both read the same digit and the mark is gone.
+//! status is 0 if both read the same digit and the mark is gone. What is being done is said on the
+//! standard error, what was found on the standard output.
 
 use std::error::Error;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use lethe_engine::{Session, SessionOptions, Tensor, Threads, Value};
-use lethe_host::residue::Canary;
-use lethe_host::sandbox::{ModelSource, Sandbox, SandboxSettings, outputs_of};
-use lethe_host::values::npy;
+use lethe_sandbox::residue::Canary;
+use lethe_sandbox::{ModelSource, Sandbox, SandboxSettings, outputs_of};
 use lethe_server::message::Call;
 use zeroize::Zeroizing;
 
-const MODEL: &[u8] = include_bytes!("../../models/digits/model.onnx");
-const PICTURE: &[u8] = include_bytes!("../../models/digits/samples/5.npy");
+const MODEL: &[u8] = include_bytes!("../../../models/digits/model.onnx");
+const PICTURE: &[u8] = include_bytes!("../../../models/digits/samples/5.npy");
 const SIDE: usize = 28;
 const RUNS: usize = 1000;
 
 fn main() -> Result<ExitCode, Box<dyn Error>> {
-    let picture = npy::decode(PICTURE)?;
-    print_picture(picture.as_slice::<f32>()?);
+    let mut steps = Steps::default();
+    let pixels = pixels_of(PICTURE).ok_or("the sample is no picture")?;
+    let picture = Tensor::from_slice(&[1, 1, SIDE, SIDE], &pixels)?;
+    print_picture(&pixels);
 
+    steps.begin("reading it in this process");
     let options = SessionOptions {
         threads: Threads::new(1)?,
         ..SessionOptions::default()
@@ -33,23 +36,28 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
     let native = Reading::of(&session.run(&inputs)?)?;
     let [native_time] = medians([&mut || session.run(&inputs).map(drop)])?;
 
+    steps.begin("making a sandbox (a first one on this machine compiles the engine's WebAssembly)");
     let sandbox = Sandbox::new(
         &ModelSource::new("digits", MODEL),
         &SandboxSettings::default(),
     )?;
+    steps.begin("reading it with a mark in a sandbox");
     let canary = Canary::new(5);
     let message = marked_request(&picture, &canary)?;
     let mut marks_inside = 0;
     let mut look = |memory: &[u8]| marks_inside = canary.count(memory);
     let (answer, report) = sandbox.call_inspected(&message, &mut look)?;
     let sandboxed = Reading::of(&outputs_of(answer)?)?;
+    steps.begin("reading it a thousand times, each in a fresh instance");
     let mut reused = sandbox.keep()?;
     let [sandbox_time, reused_time] =
         medians([&mut || sandbox.call(&message).map(drop), &mut || {
             reused.call(&message).map(drop)
         }])?;
     drop((reused, message));
+    steps.begin("searching this process for the mark");
     let marks_left = canary.places_in_process()?;
+    steps.end();
 
     println!("natively     reads {native}, in {}", show(native_time));
     println!(
@@ -76,6 +84,39 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
     } else {
         ExitCode::FAILURE
     })
+}
+
+/// Says on the standard error what is done and how long it took.
+#[derive(Default)]
+struct Steps {
+    number: usize,
+    start: Option<Instant>,
+}
+
+impl Steps {
+    const ALL: usize = 5;
+
+    fn begin(&mut self, what: &str) {
+        self.end();
+        self.number += 1;
+        self.start = Some(Instant::now());
+        eprint!("[{}/{}] {what}: ", self.number, Self::ALL);
+    }
+
+    fn end(&mut self) {
+        if let Some(start) = self.start.take() {
+            eprintln!("{:.2} s", start.elapsed().as_secs_f64());
+        }
+    }
+}
+
+/// The pixels of an `.npy` file of floats, which ends with them.
+fn pixels_of(file: &[u8]) -> Option<Vec<f32>> {
+    let start = file.len().checked_sub(SIDE * SIDE * size_of::<f32>())?;
+    let floats = file[start..].chunks_exact(size_of::<f32>());
+    floats
+        .map(|bytes| Some(f32::from_le_bytes(bytes.try_into().ok()?)))
+        .collect()
 }
 
 /// Which digit, and how sure.

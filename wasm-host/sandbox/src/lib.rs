@@ -17,21 +17,31 @@
 //! - [`native_kernels`]: what the host computes for the guest.
 //! - [`deadline`]: the clock that ends runs.
 //! - [`cache`]: images and code on disk.
+//! - [`guest`]: the module that runs in instances, made of the crate `lethe-server`.
+//! - [`model_file`]: models mapped from files, with their external data.
+//! - [`residue`]: what is left of a request in memory: nothing.
 //!
 //! Memory that a request touched outside of its instance is wiped too: copies of requests and
 //! answers are zeroized, and so is the stack that guest and kernels ran on.
 
+#![deny(unsafe_code)]
+
 mod cache;
 mod cell;
 mod code;
-pub(crate) mod deadline;
+pub mod deadline;
 mod dirty;
 mod faults;
-pub(crate) mod image;
+mod graph_settings;
+pub mod guest;
+pub mod hex;
+pub mod image;
 mod kept;
+pub mod model_file;
 mod native_kernels;
+pub mod residue;
 mod slots;
-pub(crate) mod stack;
+pub mod stack;
 mod unwritten;
 
 use std::collections::BTreeSet;
@@ -47,17 +57,17 @@ use lethe_server::message::{Answer, Call, Load, LoadOptions};
 use lethe_server::{ModelInfo, Problem, Request, Response};
 use zeroize::Zeroizing;
 
-pub use crate::guest::GuestBuild;
 pub use cache::{Cache, default_cache_folder};
 pub use cell::{CallControl, CellError, Limits};
+pub use graph_settings::GraphSettings;
+pub use guest::GuestBuild;
 pub use kept::KeptCell;
 pub use slots::{WipePolicy, Wiped};
 
-use crate::model_file::{Content, ModelFile};
-use crate::settings::GraphSettings;
 use cache::Key;
 use cell::Cells;
 use image::Image;
+use model_file::{Content, ModelFile};
 
 /// A model to be put into a sandbox.
 #[derive(Debug, Clone)]
@@ -202,7 +212,7 @@ pub struct CallReport {
 
 impl CallReport {
     /// The parts of `count` requests that one call answered, the odd bytes in the first.
-    pub(crate) fn shared_by(self, count: usize) -> impl Iterator<Item = Self> {
+    pub fn shared_by(self, count: usize) -> impl Iterator<Item = Self> {
         let part = |all: u64| all / count as u64;
         let share = Self {
             elapsed: self.elapsed / count as u32,
@@ -365,7 +375,7 @@ impl Sandbox {
 
     /// Answers a call in a fresh instance, ending early as `control` says, and with what was done
     /// besides.
-    pub(crate) fn answer_call(
+    pub fn answer_call(
         &self,
         call: &Call,
         control: &CallControl,
@@ -408,7 +418,7 @@ pub fn outputs_of(answer: Zeroizing<Vec<u8>>) -> Result<Vec<(String, Value)>, Pr
 ///
 /// # Errors
 /// The problem that the answer is, or that it is none.
-pub(crate) fn outputs_in(answer: Answer) -> Result<Vec<(String, Value)>, Problem> {
+pub fn outputs_in(answer: Answer) -> Result<Vec<(String, Value)>, Problem> {
     match answer {
         Answer::Outputs(outputs) => Ok(outputs),
         Answer::Problem(problem) => Err(problem),
@@ -417,7 +427,7 @@ pub(crate) fn outputs_in(answer: Answer) -> Result<Vec<(String, Value)>, Problem
 }
 
 /// The HTTP answer in an answer.
-pub(crate) fn response_in(answer: Answer) -> Response {
+pub fn response_in(answer: Answer) -> Response {
     match answer {
         Answer::Http(response) => response,
         Answer::Problem(problem) => problem.into(),
@@ -426,7 +436,7 @@ pub(crate) fn response_in(answer: Answer) -> Response {
 }
 
 /// Bytes that are zeroized when the last piece of them is dropped.
-pub(crate) fn wiped_bytes(bytes: Zeroizing<Vec<u8>>) -> Bytes {
+pub fn wiped_bytes(bytes: Zeroizing<Vec<u8>>) -> Bytes {
     struct Owner(Zeroizing<Vec<u8>>);
     impl AsRef<[u8]> for Owner {
         fn as_ref(&self) -> &[u8] {
@@ -445,7 +455,7 @@ fn another_answer() -> Problem {
 }
 
 /// Compiles the guest for this machine, if the cache has no code of it.
-pub(crate) fn compile_guest(settings: &SandboxSettings) -> Result<(), SandboxError> {
+pub fn compile_guest(settings: &SandboxSettings) -> Result<(), SandboxError> {
     let image = Image::of_guest(settings.guest.guest());
     let image = image.map_err(|error| SandboxError::Host(error.to_string()))?;
     let cache = Cache::new(settings.cache.as_deref());
@@ -453,7 +463,7 @@ pub(crate) fn compile_guest(settings: &SandboxSettings) -> Result<(), SandboxErr
 }
 
 /// The image of a guest that holds these models: from the cache, or made.
-pub(crate) fn model_image(
+pub fn model_image(
     sources: &[ModelSource],
     settings: &SandboxSettings,
 ) -> Result<Arc<Image>, SandboxError> {

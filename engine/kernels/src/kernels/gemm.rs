@@ -16,7 +16,7 @@ pub mod packing;
 
 pub(crate) mod blocking;
 pub(crate) mod microkernel;
-pub(crate) mod narrow;
+pub mod narrow;
 #[cfg(test)]
 pub(crate) mod tests;
 mod vector;
