@@ -17,10 +17,13 @@ wasm-target:
 		rustup target add wasm32-unknown-unknown
 
 demo: wasm-target ## reads a drawn digit natively and in a sandbox, and shows that it is forgotten
-	cargo run --quiet --release --package lethe-host --features webgpu --example demo
+	@[ -e target/debug/examples/demo ] || echo "Building the engine, its WebAssembly guest and the \
+	sandbox's host: some 150 crates, the last ones large. This takes minutes the first time."
+	cargo run --package lethe-sandbox --example demo
 
+# With QUICK=1 the modules are those of a debug build, as tests use them.
 package: wasm-target ## the npm package, in web/pkg
-	cd web && { [ -d node_modules ] || npm ci --no-audit --no-fund; } && node build.mjs
+	cd web && { [ -d node_modules ] || npm ci --no-audit --no-fund; } && node build.mjs $(if $(QUICK),--quick)
 
 site: package    ## the site, in www/dist; `npm start` in www shows it
 	cd www && { [ -d node_modules ] || npm ci --no-audit --no-fund; } && node build.mjs

@@ -20,7 +20,7 @@ COMMANDS = [
     ("formatting", ["cargo", "fmt", "--all", "--check"], {}),
     ("lints", ["cargo", "clippy", "-j", CARGO_JOBS, "--workspace", "--all-targets", "--quiet",
                "--", "-D", "warnings"], {}),
-    ("lints, engine in wasm", ["cargo", "clippy", "-j", CARGO_JOBS, "-p", "lethe-engine",
+    ("lints, engine in wasm", ["cargo", "clippy", "-j", CARGO_JOBS, "-p", "lethe-engine", "-p", "lethe-kernels",
                                "--no-default-features", "--target", "wasm32-unknown-unknown",
                                "--quiet", "--", "-D", "warnings"],
      {"CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_RUSTFLAGS": "-C target-feature=+simd128"}),

@@ -73,18 +73,34 @@ def install(*command, cwd=ROOT):
 
 
 @functools.cache
-def made(target):
-    print(f"    building: make {target}", flush=True)
-    return finished("make", "--no-print-directory", *target.split())
+def made(*command):
+    print(f"    building: {' '.join(command)}", flush=True)
+    return finished(*command)
 
 
-def make(target):
-    """`make TARGET`, once; `Broken` with the end of its output when it fails."""
+def built(*command):
+    """Runs a command that makes something of this repository, once; `Broken` with the end of its
+    output when it fails."""
 
     def need():
-        good, output = made(target)
+        good, output = made(*command)
         if not good:
-            raise Broken(f"`make {target}` failed:\n" + "\n".join(output.splitlines()[-40:]))
+            raise Broken(f"`{' '.join(command)}` failed:\n" + "\n".join(output.splitlines()[-40:]))
+
+    return need
+
+
+def make(*words):
+    """`make WORDS…`, once."""
+    return built("make", "--no-print-directory", *words)
+
+
+def absent(path, *command):
+    """A program of this repository, made by the command where an earlier suite did not leave it."""
+
+    def need():
+        if not (ROOT / path).exists():
+            built(*command)()
 
     return need
 

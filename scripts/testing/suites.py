@@ -18,6 +18,7 @@ import signal
 import subprocess
 import threading
 import time
+import tomllib
 from collections.abc import Callable
 
 from testing import needs
@@ -36,12 +37,12 @@ class Program:
     folder: pathlib.Path = ROOT
     environment: dict[str, str] = dataclasses.field(default_factory=dict)
 
-    def run(self, output, limit_minutes=None):
+    def run(self, output, limit_minutes=None, errors=subprocess.STDOUT):
         """Runs it to its end or to its limit: its exit status, None at the limit, and its time."""
         start, ended = time.monotonic(), threading.Event()
         process = subprocess.Popen(
             self.command, cwd=self.folder, env=os.environ | self.environment,
-            stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, start_new_session=True,
+            stdin=subprocess.DEVNULL, stdout=output, stderr=errors, start_new_session=True,
         )
         timed_out = []
 
@@ -70,56 +71,69 @@ def kill_group(leader):
 
 @dataclasses.dataclass
 class CargoTests:
-    """Test programs that cargo builds: the arguments of `cargo test`.
+    """Test programs that cargo builds, run by themselves, each in its package's folder."""
 
-    They are run by themselves, each in its package's folder as cargo would, by `runner` where they
-    are for another machine.
-    """
-
+    # Of `cargo test`. What suites with the same arguments want is built once.
     arguments: list[str]
     environment: dict[str, str] = dataclasses.field(default_factory=dict)
+    # Runs them, where they are for another machine.
     runner: list[str] = dataclasses.field(default_factory=list)
-    # Options of the programs: --show-output lets a test that passed say what it skipped.
+    # Their options: --show-output lets a test that passed say what it skipped.
     options: list[str] = dataclasses.field(default_factory=lambda: ["--show-output"])
-    # Packages with tests in their documentation. rustdoc builds and runs those in one.
-    documented: list[str] = dataclasses.field(default_factory=list)
+    # The packages whose programs are run; none for all.
+    only: tuple[str, ...] = ()
+    # The arguments where no other suite wants the same build.
+    alone: list[str] | None = None
+    # Whether there are tests in documentation, which cargo builds and runs in one. They go with the
+    # first suite of a build.
+    documented: bool = False
 
-    def build(self, log):
-        """Builds the programs and runs the tests of documentation, whose output goes to `log`."""
+    def build(self, log, is_shared):
+        """Builds what is not built: the programs, and how long it took. What tests of documentation
+        say goes to `log`."""
+        arguments = self.alone if self.alone and not is_shared else self.arguments
+        spent, key = Time(), self.key(arguments)
+        if key not in built:
+            built[key], spent = self.build_programs(log, arguments)
+        found = [program for package, program in built[key] if not self.only or package in self.only]
+        if not found:
+            raise Broken("there are no test programs")
+        return found, spent
+
+    def key(self, arguments):
+        """What the same programs come of."""
+        return (*arguments, *sorted(self.environment.items()))
+
+    def shares_build_with(self, other):
+        return isinstance(other, CargoTests) and self.key(self.arguments) == other.key(other.arguments)
+
+    def build_programs(self, log, arguments):
         messages = log.with_suffix(".build.json")
-        command = ["cargo", "test", "-j", CARGO_JOBS, "--no-run", "--message-format",
-                   "json-render-diagnostics", *self.arguments]
+        command = ["cargo", "test", "-j", CARGO_JOBS, *arguments]
         with open(messages, "w") as file, open(log.with_suffix(".build.log"), "w") as said:
-            start = time.monotonic()
-            process = subprocess.Popen(command, cwd=ROOT, env=os.environ | self.environment,
-                                       stdin=subprocess.DEVNULL, stdout=file, stderr=said)
-            _, status, used = os.wait4(process.pid, 0)
-            process.returncode = os.waitstatus_to_exitcode(status)
-            spent = Time(time.monotonic() - start, used.ru_utime + used.ru_stime)
-        if process.returncode:
+            cargo = Program("cargo", [*command, "--no-run", "--message-format", "json-render-diagnostics"],
+                            environment=self.environment)
+            status, spent = cargo.run(file, errors=said)
+        if status:
             tail = pathlib.Path(said.name).read_text(errors="replace").splitlines()[-60:]
             raise Broken("it does not build:\n" + "\n".join(tail))
         programs = []
-        for line in messages.read_text().splitlines():
-            message = json.loads(line)
+        for message in map(json.loads, messages.read_text().splitlines()):
             if message.get("executable") and message["profile"]["test"]:
-                folder = pathlib.Path(message["manifest_path"]).parent
-                command = [*self.runner, message["executable"], *self.options]
-                programs.append(Program(message["target"]["name"], command, folder, self.environment))
-        with open(log, "w") as file:
-            for package in self.documented:
-                _, more = Program(
-                    package, ["cargo", "test", "-j", CARGO_JOBS, "--doc", "--package", package,
-                     *features_of(self.arguments)], environment=self.environment,
-                ).run(file)
-                spent += more
+                manifest = pathlib.Path(message["manifest_path"])
+                package = tomllib.loads(manifest.read_text())["package"]["name"]
+                programs.append((package, Program(
+                    message["target"]["name"], [*self.runner, message["executable"], *self.options],
+                    manifest.parent, self.environment)))
+        if self.documented:
+            with open(log, "w") as file:
+                _, took = Program("documentation", [*command, "--doc", "--no-fail-fast"], environment=self.environment).run(file)
+            spent += took
         return programs, spent
 
 
-def features_of(arguments):
-    """The option --features with its value, where it is among cargo's arguments."""
-    at = arguments.index("--features") if "--features" in arguments else len(arguments)
-    return arguments[at : at + 2]
+# Programs with their packages, by what they come of.
+built = {}
 
 
 @dataclasses.dataclass
@@ -132,7 +146,7 @@ class Suite:
     counts: Callable[[str], Counts | None]
     folder: str = "."
     # Of one test program, which is far more than any takes.
-    limit_minutes: int = 20
+    limit_minutes: float = 20
     # Its building waits until what runs has ended.
     alone: bool = False
 
@@ -140,16 +154,17 @@ class Suite:
     def log(self):
         return LOGS / f"{self.name}.log"
 
-    def build(self):
-        """What there is to run, and how long building it took."""
+    def build(self, others):
+        """What there is to run, and how long building it took; `others` are the other suites."""
         start, before = time.monotonic(), needs.spent.cpu
         for need in self.needs:
             need()
         spent = Time(time.monotonic() - start, needs.spent.cpu - before)
         self.log.write_text("")
         if isinstance(self.tests, CargoTests):
-            programs, built = self.tests.build(self.log)
-            return programs, spent + built
+            is_shared = any(self.tests.shares_build_with(other.tests) for other in others)
+            programs, took = self.tests.build(self.log, is_shared)
+            return programs, spent + took
         return [Program(self.name, self.tests, ROOT / self.folder)], spent
 
     def run(self, programs):
@@ -196,7 +211,7 @@ class Result:
 def run_all(suites):
     """Builds and runs the suites; their results by name, of which each is printed when it is there."""
     LOGS.mkdir(parents=True, exist_ok=True)
-    results, built = {}, queue.Queue()
+    results, ready = {}, queue.Queue()
 
     def build_all():
         for i, suite in enumerate(suites):
@@ -206,13 +221,14 @@ def run_all(suites):
                     time.sleep(0.2)
             print(f"building {suite.name}", flush=True)
             try:
-                built.put((suite, *suite.build()))
+                others = [other for other in suites if other is not suite]
+                ready.put((suite, *suite.build(others)))
             except (Unavailable, Broken, OSError) as reason:
-                built.put((suite, reason, None))
+                ready.put((suite, reason, None))
 
     threading.Thread(target=build_all, daemon=True).start()
     for _ in suites:
-        suite, programs, building = built.get()
+        suite, programs, building = ready.get()
         print(f"{suite.name}: {suite.about}", flush=True)
         if isinstance(programs, Unavailable):
             print(f"    SKIPPED: {programs}", flush=True)

@@ -5,9 +5,8 @@ import { execFileSync } from "node:child_process";
 import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { MOUNT, ROOT } from "./chromium.mjs";
+import { program } from "./program.mjs";
 import { Skip } from "./suite.mjs";
-
-const LETHE = join(ROOT, "target", "release", "lethe");
 
 /**
  * The models; `gpuSets` is how many data sets WebGPU gets, whose adapter may be software, and
@@ -40,13 +39,12 @@ function describe(folder, mostSets = Infinity) {
   return { model: `${MOUNT}${folder}/model.onnx`, sets, tolerance };
 }
 
-/** The sha256 of each output of `lethe run --numerics reproducible`, or `undefined` without it. */
+/** The sha256 of each output of `lethe run --numerics reproducible`. */
 function nativeDigests(folder, { inputs }, inputNames) {
-  if (!existsSync(LETHE)) return undefined;
   const file = (url) => join(ROOT, url.slice(MOUNT.length));
   const given = inputs.flatMap((url, i) => ["--input", `${inputNames[i]}=${file(url)}`]);
   const said = execFileSync(
-    LETHE,
+    program(),
     ["run", join(ROOT, folder, "model.onnx"), "--numerics", "reproducible", "--json", ...given],
     { encoding: "utf8", stdio: ["ignore", "pipe", "inherit"] },
   );
@@ -100,7 +98,6 @@ export async function testModels(suite, browser, origin) {
         }
         const names = await page.evaluate((r) => globalThis.harness.inputNames(r), describe(folder, 1));
         const native = nativeDigests(folder, describe(folder, 1).sets[0], names);
-        if (!native) return "no target/release/lethe to compare with";
         assert.deepEqual(digests[0], native);
         return "as the command line gives them";
       });

@@ -2,18 +2,10 @@
 
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
-import { existsSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { ROOT } from "./chromium.mjs";
-import { Skip } from "./suite.mjs";
-
-/** The program that was built last. */
-function program() {
-  const built = ["debug", "release"].map((p) => join(ROOT, "target", p, "lethe")).filter(existsSync);
-  if (built.length === 0) throw new Skip("no target/*/lethe");
-  return built.sort((a, b) => statSync(b).mtimeMs - statSync(a).mtimeMs)[0];
-}
+import { program } from "./program.mjs";
 
 /** A server of the embedded digits model, and how to end it. */
 async function serve() {

@@ -72,18 +72,18 @@ fn target_folder(out: &Path) -> PathBuf {
 fn build_guest(workspace: &Path, target: &Path, profile: &str, features: &str) -> PathBuf {
     let mut cargo = Command::new(env::var_os("CARGO").expect("cargo sets CARGO"));
     // What the outer cargo was told (its target, flags, wrappers such as clippy) is not for the
-    // guest; where packages come from is.
+    // guest; where packages come from is, and whether anything will be built again.
     for (name, _) in env::vars_os() {
         let name = name.to_string_lossy();
-        let about_sources = [
+        let is_for_all = [
             "CARGO_HOME",
             "CARGO_HTTP",
+            "CARGO_INCREMENTAL",
             "CARGO_NET",
             "CARGO_REGISTR",
             "CARGO_SOURCE",
         ];
-        let cargos =
-            name.starts_with("CARGO") && !about_sources.iter().any(|s| name.starts_with(s));
+        let cargos = name.starts_with("CARGO") && !is_for_all.iter().any(|s| name.starts_with(s));
         if cargos || ["RUSTFLAGS", "RUSTC_WORKSPACE_WRAPPER", "RUSTC", "RUSTDOC"].contains(&&*name)
         {
             cargo.env_remove(&*name);

@@ -39,7 +39,7 @@ fn request(canary: &Canary, times: usize) -> Zeroizing<Vec<u8>> {
 }
 
 fn cache() -> PathBuf {
-    Path::new(env!("CARGO_TARGET_TMPDIR")).join("isolation-cache")
+    Path::new(env!("CARGO_TARGET_TMPDIR")).join("sandbox-cache")
 }
 
 fn sandbox(native_kernels: bool, wipe: WipePolicy) -> Sandbox {

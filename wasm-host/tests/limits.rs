@@ -13,7 +13,7 @@ fn sandbox(limits: Limits) -> Sandbox {
     let settings = SandboxSettings {
         native_kernels: false,
         limits,
-        cache: Some(Path::new(env!("CARGO_TARGET_TMPDIR")).join("limits-cache")),
+        cache: Some(Path::new(env!("CARGO_TARGET_TMPDIR")).join("sandbox-cache")),
         ..SandboxSettings::default()
     };
     Sandbox::new(&ModelSource::new("square", models::square()), &settings).unwrap()

@@ -4,7 +4,7 @@
 //! right `#[target_feature]` function:
 //!
 //! ```
-//! use lethe_engine::isa::{Isa, Kernel, Level, Numerics, dispatch};
+//! use lethe_kernels::isa::{Isa, Kernel, Level, Numerics, dispatch};
 //!
 //! struct Double<'a>(&'a mut [f32]);
 //!

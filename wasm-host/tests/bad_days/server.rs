@@ -35,7 +35,7 @@ pub(crate) fn folder(name: &str) -> PathBuf {
 }
 
 fn cache() -> PathBuf {
-    Path::new(env!("CARGO_TARGET_TMPDIR")).join("bad-days-cache")
+    Path::new(env!("CARGO_TARGET_TMPDIR")).join("sandbox-cache")
 }
 
 /// The program, with the cache that all tests share.

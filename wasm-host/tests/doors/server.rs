@@ -16,7 +16,7 @@ pub(crate) fn root() -> &'static Path {
 }
 
 pub(crate) fn cache() -> PathBuf {
-    Path::new(env!("CARGO_TARGET_TMPDIR")).join("doors-cache")
+    Path::new(env!("CARGO_TARGET_TMPDIR")).join("sandbox-cache")
 }
 
 pub(crate) fn lethe() -> Command {

@@ -13,7 +13,7 @@ use crate::{engines_answer, picture, text};
 fn lethe(options: &[&str], arguments: &[&str], input: &[u8]) -> Output {
     let mut lethe = Command::new(env!("CARGO_BIN_EXE_lethe"));
     // The sandbox's guest is compiled once for these tests and those of the doors.
-    let cache = Path::new(env!("CARGO_TARGET_TMPDIR")).join("doors-cache");
+    let cache = Path::new(env!("CARGO_TARGET_TMPDIR")).join("sandbox-cache");
     lethe.current_dir(root()).env("LETHE_CACHE_DIR", cache);
     lethe.arg("run-component").arg(path()).args(options);
     lethe.arg("--").args(arguments);
