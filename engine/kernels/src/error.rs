@@ -112,7 +112,7 @@ pub enum Error {
         /// The shape that was given.
         found: String,
     },
-    /// A limit of the [`Budget`](crate::Budget) would be exceeded.
+    /// A limit of the session's `Budget` would be exceeded.
     #[error("budget exceeded: {what} needs {needed}, the limit is {limit}")]
     Budget {
         /// Which limit.
