@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use memchr::memmem;
 use serde_json::json;
 
 use crate::models;
@@ -70,18 +71,9 @@ fn find(memory: &[u8]) -> Vec<usize> {
         .iter()
         .flat_map(|b| format!("{b:02x}").into_bytes())
         .collect();
-    let mut found = Vec::new();
-    for mark in [&MARK[..], &text] {
-        let mut at = 0;
-        while let Some(i) = memory[at..].windows(4).position(|four| four == &mark[..4]) {
-            at += i;
-            if memory[at..].starts_with(mark) {
-                found.push(at);
-            }
-            at += 1;
-        }
-    }
-    found
+    let marks = [&MARK[..], &text];
+    let found = marks.map(|mark| memmem::find_iter(memory, mark).collect::<Vec<_>>());
+    found.concat()
 }
 
 /// A connection that is kept.
@@ -204,7 +196,9 @@ fn served(keys_file: &str) -> (Command, [String; 2]) {
         key.unwrap().key.to_string()
     });
     let mut lethe = serving::program(&crate::cache());
-    lethe.args(["serve", "--port", "0", "--confine", "false", "--keys"]);
+    lethe.args(["serve", "--port", "0", "--confine", "false"]);
+    // Connections rest while the memory is searched, which takes long on a slow machine.
+    lethe.args(["--header-timeout-ms", "600000", "--keys"]);
     lethe.arg(&file).arg(folder.join("echo.onnx"));
     (lethe, keys)
 }
