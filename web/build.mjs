@@ -19,7 +19,7 @@
 import { execFile } from "node:child_process";
 import { createHash } from "node:crypto";
 import { existsSync } from "node:fs";
-import { mkdir, readFile, rm, writeFile } from "node:fs/promises";
+import { mkdir, readFile, readdir, rm, writeFile } from "node:fs/promises";
 import { homedir } from "node:os";
 import { join } from "node:path";
 import { promisify } from "node:util";
@@ -150,7 +150,6 @@ async function build(options, module) {
   if (stands?.key === key && existsSync(wasm) && sha256(await readFile(wasm)) === stands.sha256) return;
   const sizes = await finish(options, module, bind);
   made[options.name] = { key, sha256: sha256(await readFile(wasm)), sizes };
-  await writeFile(MADE, `${JSON.stringify(made)}\n`);
 }
 
 const wanted = BUILDS.filter(({ name }) => chosen.length === 0 || chosen.includes(name));
@@ -162,7 +161,15 @@ async function compileIn(target) {
   }
   await Promise.all(finishing);
 }
-await Promise.all([...new Set(wanted.map(({ target }) => target))].map(compileIn));
+try {
+  await Promise.all([...new Set(wanted.map(({ target }) => target))].map(compileIn));
+} finally {
+  await writeFile(MADE, `${JSON.stringify(made)}\n`);
+}
+// What an earlier version of the sources left is not to be published.
+for (const entry of await readdir(PKG)) {
+  if (!BUILDS.some(({ name }) => name === entry)) await rm(join(PKG, entry), { recursive: true });
+}
 await run(process.execPath, [join(WEB, "node_modules", "typescript", "bin", "tsc"), "--project", WEB]);
 const sizes = Object.fromEntries(BUILDS.map(({ name }) => [name, made[name]?.sizes]));
 await writeFile(join(PKG, "sizes.json"), `${JSON.stringify(sizes)}\n`);

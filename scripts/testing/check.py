@@ -77,6 +77,13 @@ class SuitesTest(unittest.TestCase):
         self.assertEqual([result.counts for result in results.values()], [Counts(skipped=1), Counts(1)])
 
 
+    def test_an_error_while_building_is_a_failure_and_nobody_waits_for_ever(self):
+        def need():
+            raise KeyError("of a script")
+
+        results = run_all([Suite("s", "", [need], shell("echo 1 passed, 0 failed"), counts.last_line)])
+        self.assertEqual(results["s"].counts, Counts(failed=1))
+
     def test_builds_are_shared_by_arguments_and_environment(self):
         plain, simd = CargoTests(["-p", "a"]), CargoTests(["-p", "a"], {"RUSTFLAGS": "-C target-feature=+simd128"})
         self.assertTrue(plain.shares_build_with(CargoTests(["-p", "a"], only=("b",))))

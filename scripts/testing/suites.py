@@ -21,7 +21,7 @@ import time
 import tomllib
 from collections.abc import Callable
 
-from testing import needs
+from testing import counts, needs
 from testing.counts import Counts
 from testing.needs import CARGO_JOBS, ROOT, Broken, Time, Unavailable
 
@@ -126,9 +126,14 @@ class CargoTests:
                     message["target"]["name"], [*self.runner, message["executable"], *self.options],
                     manifest.parent, self.environment)))
         if self.documented:
+            documentation = Program("documentation", [*command, "--doc", "--no-fail-fast"],
+                                    environment=self.environment)
             with open(log, "w") as file:
-                _, took = Program("documentation", [*command, "--doc", "--no-fail-fast"], environment=self.environment).run(file)
+                status, took = documentation.run(file)
             spent += took
+            said = counts.rust(plain(log.read_text(errors="replace")))
+            if said is None or (status and not said.failed):
+                raise Broken(f"the tests of its documentation do not run; all output in {log}")
         return programs, spent
 
 
@@ -180,16 +185,16 @@ class Suite:
             spent += took
             with open(self.log, errors="replace") as log:
                 log.seek(before)
-                counts = self.counts(plain(log.read()))
+                found = self.counts(plain(log.read()))
             if status is None:
                 problem = f"not done after {self.limit_minutes} minutes and ended"
-            elif counts is None:
+            elif found is None:
                 problem = f"printed no count (exit status {status})"
-            elif status and not counts.failed:
+            elif status and not found.failed:
                 problem = f"ended with exit status {status}, though no test failed"
             else:
                 problem = None
-            total += counts or Counts()
+            total += found or Counts()
             if problem:
                 total += Counts(failed=1)
                 problems.append(f"{program.name}: {problem}")
@@ -223,7 +228,7 @@ def run_all(suites):
             try:
                 others = [other for other in suites if other is not suite]
                 ready.put((suite, *suite.build(others)))
-            except (Unavailable, Broken, OSError) as reason:
+            except Exception as reason:  # noqa: BLE001: whatever it is, who waits has to hear of it.
                 ready.put((suite, reason, None))
 
     threading.Thread(target=build_all, daemon=True).start()
@@ -237,8 +242,8 @@ def run_all(suites):
             print(f"    FAILED: {programs}", flush=True)
             results[suite.name] = Result(Counts(failed=1))
         else:
-            counts, problems, ran = suite.run(programs)
-            results[suite.name] = Result(counts, building, ran)
+            found, problems, ran = suite.run(programs)
+            results[suite.name] = Result(found, building, ran)
             report(suite, results[suite.name], problems)
     return results
 
