@@ -1,5 +1,5 @@
 # The whole repository in a few words. `make help` lists them.
-.PHONY: help build demo package site test check bench models operator operators clean
+.PHONY: help build demo package site test check bench models operator operators bindings clean
 .DEFAULT_GOAL := help
 
 help:            ## this list
@@ -43,6 +43,9 @@ models:          ## makes the embedded models again
 
 operator:        ## a new operator's file from the template: make operator NAME=HardSwish
 	python3 scripts/new_operator.py $(NAME)
+
+bindings:        ## those of components, from their WIT files
+	python3 scripts/bindings.py
 
 operators:       ## docs/operators.md, from the tables in the engine
 	python3 scripts/operators_page.py

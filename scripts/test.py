@@ -58,10 +58,8 @@ VERIFY = [
 ]
 
 
-def unoptimised():
-    """Where kernels are tested once and built for that alone, optimising takes longer."""
-    return [word for package in ("lethe-kernels", "lethe-engine")
-            for word in ("--config", f"profile.dev.package.{package}.opt-level=0")]
+# Where kernels are tested once and built for that alone, optimising takes longer.
+UNOPTIMISED = ["--config", "profile.dev.package.lethe-kernels.opt-level=0"]
 
 
 def engine_in_wasm(name, about, packages, features):
@@ -69,8 +67,7 @@ def engine_in_wasm(name, about, packages, features):
     return Suite(
         name, about,
         [rust_target("wasm32-wasip1"), command_line_tool("node")],
-        CargoTests([*packages, "--no-default-features", "--target", "wasm32-wasip1", "--lib",
-                    *unoptimised()],
+        CargoTests([*packages, "--no-default-features", "--target", "wasm32-wasip1", "--lib", *UNOPTIMISED],
                    {"CARGO_TARGET_WASM32_WASIP1_RUSTFLAGS": f"-C target-feature={features}"},
                    ["node", str(ROOT / "scripts" / "wasi_runner.mjs")]),
         counts.rust,
@@ -137,8 +134,7 @@ SUITES = [
            debian("libc6-dev-arm64-cross", "usr/aarch64-linux-gnu/include/stdio.*"),
            debian("qemu-user", "qemu-aarch64")],
           CargoTests([*KERNELS, *ENGINE, "--target", "aarch64-unknown-linux-gnu", "--lib",
-                      "--config", "profile.dev.package.lethe-kernels.opt-level=1",
-                      "--config", "profile.dev.package.lethe-engine.opt-level=0"],
+                      "--config", "profile.dev.package.lethe-kernels.opt-level=1"],
                      {"CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER": "aarch64-linux-gnu-gcc"},
                      ["qemu-aarch64", "-L", "/usr/aarch64-linux-gnu"]),
           counts.rust),

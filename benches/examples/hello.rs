@@ -8,9 +8,9 @@
 #![cfg(target_arch = "wasm32")]
 #![allow(missing_docs, clippy::all, reason = "the generated bindings")]
 
-mod bindings {
-    wit_bindgen::generate!({ world: "edge", path: "../wasi-server/wit", generate_all });
-}
+#[rustfmt::skip]
+#[path = "../../wasi-server/src/component/bindings.rs"]
+mod bindings;
 
 use bindings::exports::wasi::http::incoming_handler::Guest;
 use bindings::wasi::http::types::{

@@ -11,9 +11,8 @@ use crate::handler::{EVENT_STREAM, JSON_BYTES, Request, Response, allowed, json_
 use crate::load::HEAP;
 use crate::problem::Problem;
 
-mod bindings {
-    wit_bindgen::generate!({ world: "edge", path: "wit", generate_all });
-}
+#[rustfmt::skip]
+mod bindings;
 
 use bindings::exports::wasi::http::incoming_handler::Guest;
 use bindings::wasi::http::types::{

@@ -7,32 +7,19 @@
 //! `LETHE_GUEST_RELAXED`: for bundles that ask for it, and left out elsewhere since it takes as long
 //! again to build.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::{env, fs};
 
 use sha2::{Digest, Sha256};
 
-/// What the guest is made of, relative to the workspace.
-const SOURCES: &[&str] = &[
-    "Cargo.toml",
-    "Cargo.lock",
-    "engine/Cargo.toml",
-    "engine/src",
-    "wasi-server/Cargo.toml",
-    "wasi-server/src",
-    "wasi-server/wit",
-];
-
 fn main() {
     // As it is now, not as it was when this program was compiled: a folder may have moved.
     let package = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets it"));
     let workspace = package.ancestors().nth(2).expect("it lies in `wasm-host`");
-    for source in SOURCES {
-        println!(
-            "cargo:rerun-if-changed={}",
-            workspace.join(source).display()
-        );
+    for manifest in ["Cargo.toml", "Cargo.lock"] {
+        rerun_if_changed(&workspace.join(manifest));
     }
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
     let profile = match env::var("PROFILE").as_deref() {
@@ -42,6 +29,9 @@ fn main() {
     let build = |folder: &str, features: &str, variable: &str| {
         let target = target_folder(&out).join(folder);
         let guest = build_guest(workspace, &target, profile, features);
+        for source in sources(&guest) {
+            rerun_if_changed(&source);
+        }
         let copy = out.join(format!("{folder}.wasm"));
         fs::copy(&guest, &copy).unwrap_or_else(|e| panic!("cannot copy {}: {e}", guest.display()));
         println!("cargo:rustc-env={variable}={}", copy.display());
@@ -60,6 +50,33 @@ fn main() {
             "LETHE_GUEST_RELAXED",
         );
     }
+}
+
+/// What the guest was made of, crate by crate: its compiler wrote that down. And the crates' manifests.
+fn sources(guest: &Path) -> Vec<PathBuf> {
+    let list = guest.with_extension("d");
+    let text =
+        fs::read_to_string(&list).unwrap_or_else(|e| panic!("cannot read {}: {e}", list.display()));
+    let (_, names) = text.split_once(": ").expect("`guest: source source …`");
+    // A space in a name has a backslash before it.
+    let names = names.trim_end().replace("\\ ", "\0");
+    let mut sources: Vec<PathBuf> = names
+        .split(' ')
+        .map(|name| PathBuf::from(name.replace('\0', " ")))
+        .collect();
+    let manifests: BTreeSet<PathBuf> = sources
+        .iter()
+        .filter_map(|source| {
+            let mut manifests = source.ancestors().map(|folder| folder.join("Cargo.toml"));
+            manifests.find(|manifest| manifest.is_file())
+        })
+        .collect();
+    sources.extend(manifests);
+    sources
+}
+
+fn rerun_if_changed(path: &Path) {
+    println!("cargo:rerun-if-changed={}", path.display());
 }
 
 /// `target` for an `OUT_DIR` of `target/…/build/lethe-host-…/out`.

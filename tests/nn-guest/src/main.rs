@@ -8,44 +8,17 @@
     clippy::all,
     reason = "the generated bindings of the component model"
 )]
-mod bindings {
-    wit_bindgen::generate!({ world: "ml", path: "../../wasm-host/wit", generate_all });
-}
-
-/// Ending with a code: the standard library's own `exit` knows success and failure only.
-#[allow(
-    unsafe_code,
-    missing_docs,
-    unreachable_pub,
-    clippy::all,
-    reason = "the generated bindings of the component model"
-)]
-mod ending {
-    wit_bindgen::generate!({
-        inline: "
-            package lethe:nn-guest;
-            world ending {
-                import wasi:cli/exit@0.2.12;
-            }
-            package wasi:cli@0.2.12 {
-                interface exit {
-                    exit: func(status: result);
-                    exit-with-code: func(status-code: u8);
-                }
-            }
-        ",
-        generate_all,
-    });
-}
+#[rustfmt::skip]
+mod bindings;
 
 use std::io::Read;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use bindings::wasi::cli::exit::exit_with_code;
 use bindings::wasi::nn::errors::Error;
 use bindings::wasi::nn::graph::{ExecutionTarget, Graph, GraphEncoding, load, load_by_name};
 use bindings::wasi::nn::tensor::{Tensor, TensorType};
-use ending::wasi::cli::exit::exit_with_code;
 
 /// The model that the guest brings with it.
 const DIGITS: &[u8] = include_bytes!("../../../models/digits/model.onnx");

@@ -55,10 +55,19 @@ impl Canary {
     }
 
     fn places<'a>(&'a self, memory: &'a [u8]) -> impl Iterator<Item = usize> + 'a {
-        let windows = memory.windows(Self::BYTES).enumerate();
-        windows
-            .filter(|(_, window)| self.is(window))
-            .map(|(i, _)| i)
+        // One of its bytes is looked for first, rather one that memory is not full of; one alone
+        // gives nothing away.
+        let unmasked = self.masked.iter().map(|byte| byte ^ MASK);
+        let (at, first) = unmasked
+            .enumerate()
+            .find(|(_, byte)| ![0, 0x1f, 0xff].contains(byte))
+            .unwrap_or((0, self.masked[0] ^ MASK));
+        memchr::memchr_iter(first, memory)
+            .filter_map(move |found| found.checked_sub(at))
+            .filter(|&i| {
+                let window = memory.get(i..i + Self::BYTES);
+                window.is_some_and(|window| self.is(window))
+            })
     }
 
     fn is(&self, bytes: &[u8]) -> bool {
