@@ -6,6 +6,8 @@
     missing_docs,
     unreachable_pub,
     clippy::all,
+    clippy::allow_attributes_without_reason,
+    clippy::undocumented_unsafe_blocks,
     reason = "the generated bindings of the component model"
 )]
 #[rustfmt::skip]
