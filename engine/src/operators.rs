@@ -36,6 +36,8 @@ mod dropout;
 mod einsum;
 mod element_types;
 mod expand;
+#[cfg(test)]
+mod extremes;
 mod fused;
 mod gather;
 mod gemm;
@@ -192,7 +194,8 @@ operators! {
     ("ai.onnx", "Hardmax",             1, softmax::Hardmax),
     ("ai.onnx", "InstanceNormalization",  1, channel_normalization::InstanceNormalization),
     ("ai.onnx", "LRN",                 1, vector_normalization::Lrn),
-    ("ai.onnx", "LayerNormalization", 17, layer_normalization::LayerNormalization),
+    // onnxruntime writes it into files of older versions than the standard's, 17.
+    ("ai.onnx", "LayerNormalization",  1, layer_normalization::LayerNormalization),
     ("ai.onnx", "LogSoftmax",          1, softmax::LogSoftmax),
     ("ai.onnx", "LpNormalization",     1, vector_normalization::LpNormalization),
     ("ai.onnx", "MeanVarianceNormalization",  9, vector_normalization::MeanVarianceNormalization),

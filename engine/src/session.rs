@@ -8,8 +8,10 @@ pub use accelerator::{DeviceChoice, StepDevice};
 use accelerator::Accelerator;
 use bytes::Bytes;
 use checks::{check_inputs, names};
-use std::sync::Mutex;
+use smallvec::SmallVec;
+use std::collections::HashMap;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 
 use crate::error::Error;
@@ -128,6 +130,9 @@ pub struct Session {
     budget: Budget,
     inputs: Vec<ValueInfo>,
     outputs: Vec<ValueInfo>,
+    /// Where in them a name is: a request may have as many names as it likes.
+    input_places: HashMap<Arc<str>, usize>,
+    output_places: HashMap<Arc<str>, usize>,
     metadata: Metadata,
     report: RewriteReport,
     accelerator: Option<Accelerator>,
@@ -183,8 +188,11 @@ impl Session {
         for (info, declared) in outputs.iter_mut().zip(declared) {
             info.name = declared.name.as_deref().unwrap_or_default().into();
         }
+        let inputs = infos(&graph.inputs, &graph);
         Ok(Self {
-            inputs: infos(&graph.inputs, &graph),
+            input_places: places(&inputs),
+            output_places: places(&outputs),
+            inputs,
             outputs,
             metadata: metadata(model),
             plan: Plan::new(graph, &env, accelerator.is_none())?,
@@ -267,18 +275,14 @@ impl Session {
         wanted: Option<&[&str]>,
         cancel: Option<&AtomicBool>,
     ) -> Result<Vec<(String, Value)>, Error> {
-        let order: Vec<usize> = match wanted {
-            None => (0..self.outputs.len()).collect(),
-            Some(names) => names
-                .iter()
-                .map(|name| self.output_index(name))
-                .collect::<Result<_, _>>()?,
-        };
+        let order = self.order(wanted)?;
+        let mut is_wanted = vec![false; self.outputs.len()];
+        order.iter().for_each(|&i| is_wanted[i] = true);
         let ordered = self.ordered(inputs)?;
         let mut made: Vec<Option<Value>> = vec![None; self.outputs.len()];
         match &self.accelerator {
             None => self.run_ordered(&ordered, cancel, &mut |i, value| {
-                if order.contains(&i) {
+                if is_wanted[i] {
                     made[i] = value.to_value();
                 }
                 Ok(())
@@ -294,9 +298,8 @@ impl Session {
             .iter()
             .map(|&i| {
                 let name = self.outputs[i].name.to_string();
-                // An output may be asked for twice.
-                match &made[i] {
-                    Some(value) => Ok((name, value.clone())),
+                match made[i].take() {
+                    Some(value) => Ok((name, value)),
                     None => Err(Error::invalid(format!("output {name:?} was not made"))),
                 }
             })
@@ -437,33 +440,42 @@ impl Session {
         idle.push(state);
     }
 
-    fn output_index(&self, name: &str) -> Result<usize, Error> {
-        self.outputs
-            .iter()
-            .position(|o| &*o.name == name)
-            .ok_or_else(|| Error::UnknownOutput {
-                name: name.into(),
-                expected: names(&self.outputs),
-            })
+    /// Which outputs are wanted, in that order.
+    fn order(&self, wanted: Option<&[&str]>) -> Result<Vec<usize>, Error> {
+        let Some(wanted) = wanted else {
+            return Ok((0..self.outputs.len()).collect());
+        };
+        let mut is_taken = vec![false; self.outputs.len()];
+        let place = |name: &&str| {
+            let place = self.output_places.get(*name).copied();
+            place
+                .filter(|&i| !std::mem::replace(&mut is_taken[i], true))
+                .ok_or_else(|| Error::UnknownOutput {
+                    name: (*name).into(),
+                    expected: format!("{}, each once", names(&self.outputs)),
+                })
+        };
+        wanted.iter().map(place).collect()
     }
 
     /// Named inputs in the model's order.
     fn ordered<'a>(&self, inputs: &'a [(&str, Value)]) -> Result<Vec<InputValue<'a>>, Error> {
-        for (i, (name, _)) in inputs.iter().enumerate() {
-            let known = self.inputs.iter().any(|info| &*info.name == *name);
-            if !known || inputs[..i].iter().any(|(other, _)| other == name) {
-                return Err(Error::UnknownInput {
-                    name: (*name).into(),
-                    expected: format!("{}, each once", names(&self.inputs)),
-                });
-            }
+        let mut given: SmallVec<[Option<&Value>; 16]> =
+            SmallVec::from_elem(None, self.inputs.len());
+        for (name, value) in inputs {
+            let place = self.input_places.get(*name).copied();
+            let slot = place.map(|i| &mut given[i]).filter(|slot| slot.is_none());
+            *slot.ok_or_else(|| Error::UnknownInput {
+                name: (*name).into(),
+                expected: format!("{}, each once", names(&self.inputs)),
+            })? = Some(value);
         }
         self.inputs
             .iter()
-            .map(|info| {
-                let found = inputs.iter().find(|(name, _)| *name == &*info.name);
-                found
-                    .map(|(_, value)| InputValue::from_value(value))
+            .zip(given)
+            .map(|(info, value)| {
+                value
+                    .map(InputValue::from_value)
                     .ok_or_else(|| Error::MissingInput {
                         name: info.name.to_string(),
                         expected: names(&self.inputs),
@@ -471,6 +483,12 @@ impl Session {
             })
             .collect()
     }
+}
+
+/// Where each name is; the first place, where it stands at several.
+fn places(infos: &[ValueInfo]) -> HashMap<Arc<str>, usize> {
+    let places = infos.iter().enumerate().rev();
+    places.map(|(i, info)| (info.name.clone(), i)).collect()
 }
 
 fn metadata(model: &proto::Model) -> Metadata {

@@ -2,7 +2,7 @@
 //! operators are looked up and parsed.
 
 use smallvec::SmallVec;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::functions::{FunctionTable, Inlined};
@@ -90,6 +90,8 @@ struct Builder<'a> {
 struct Scope<'a> {
     graph: Graph,
     names: HashMap<String, ValueId>,
+    /// Initializers that stand there several times and differ: an error where one is used.
+    ambiguous: HashSet<String>,
     outer: Option<&'a Scope<'a>>,
     /// Names taken from the scope around, in the order of the inputs added for them.
     captures: Vec<String>,
@@ -98,13 +100,12 @@ struct Scope<'a> {
 impl Scope<'_> {
     /// The value of a name in this scope or, captured, in one around it.
     fn resolve(&mut self, name: &str) -> Result<ValueId, Error> {
+        self.check_ambiguous(name)?;
         if let Some(&id) = self.names.get(name) {
             return Ok(id);
         }
-        let (value_type, constant) = self
-            .outer
-            .and_then(|o| o.find(name))
-            .ok_or_else(|| undefined(name))?;
+        let found = self.outer.map_or(Ok(None), |outer| outer.find(name))?;
+        let (value_type, constant) = found.ok_or_else(|| undefined(name))?;
         let id = match constant {
             // Constants are shared, so a subgraph may as well have them as its own.
             Some(tensor) => self.graph.add_constant(name, tensor),
@@ -117,14 +118,23 @@ impl Scope<'_> {
         Ok(id)
     }
 
-    fn find(&self, name: &str) -> Option<(ValueType, Option<Tensor>)> {
+    fn find(&self, name: &str) -> Result<Option<(ValueType, Option<Tensor>)>, Error> {
+        self.check_ambiguous(name)?;
         match self.names.get(name) {
             Some(&id) => {
                 let value_type = self.graph.value(id).value_type.clone();
-                Some((value_type, self.graph.constants.get(&id).cloned()))
+                Ok(Some((value_type, self.graph.constants.get(&id).cloned())))
             }
-            None => self.outer?.find(name),
+            None => self.outer.map_or(Ok(None), |outer| outer.find(name)),
         }
+    }
+
+    fn check_ambiguous(&self, name: &str) -> Result<(), Error> {
+        if self.ambiguous.contains(name) {
+            let text = format!("initializer {name:?} stands there twice, with different contents");
+            return Err(Error::invalid(text));
+        }
+        Ok(())
     }
 
     fn define(&mut self, name: &str, value_type: ValueType) -> Result<ValueId, Error> {
@@ -138,6 +148,16 @@ impl Scope<'_> {
     fn define_constant(&mut self, name: &str, tensor: Tensor) -> Result<(), Error> {
         let id = self.define(name, ValueType::UNKNOWN)?;
         self.graph.make_constant(id, tensor);
+        Ok(())
+    }
+
+    /// A constant of the file. Converters write some of them several times; the same one may be.
+    fn define_initializer(&mut self, name: &str, tensor: Tensor) -> Result<(), Error> {
+        match self.names.get(name) {
+            None => return self.define_constant(name, tensor),
+            Some(first) if self.graph.constants.get(first) == Some(&tensor) => {}
+            Some(_) => drop(self.ambiguous.insert(name.into())),
+        }
         Ok(())
     }
 }
@@ -155,12 +175,14 @@ impl Builder<'_> {
         let mut scope = Scope {
             graph: Graph::default(),
             names: HashMap::new(),
+            ambiguous: HashSet::new(),
             outer,
             captures: Vec::new(),
         };
         for tensor in &message.initializer {
             let name = tensor.name.as_deref().unwrap_or_default();
-            scope.define_constant(name, values::tensor_from_proto(tensor, self.options.files)?)?;
+            scope
+                .define_initializer(name, values::tensor_from_proto(tensor, self.options.files)?)?;
         }
         for sparse in &message.sparse_initializer {
             let limit = self.options.budget.memory_bytes;
@@ -170,7 +192,7 @@ impl Builder<'_> {
                 .as_ref()
                 .and_then(|v| v.name.as_deref())
                 .unwrap_or_default();
-            scope.define_constant(name, tensor)?;
+            scope.define_initializer(name, tensor)?;
         }
         for input in &message.input {
             let name = input.name.as_deref().unwrap_or_default();
@@ -478,9 +500,7 @@ fn value_type(message: Option<&proto::Type>) -> ValueType {
 
 fn dim(message: &proto::Dimension) -> Dim {
     match &message.value {
-        Some(proto::DimensionValue::Value(n)) => {
-            usize::try_from(*n).map_or(Dim::Unknown, Dim::Known)
-        }
+        Some(proto::DimensionValue::Value(n)) => Dim::declared(*n),
         Some(proto::DimensionValue::Param(name)) if !name.is_empty() => {
             Dim::Symbol(name.as_str().into())
         }
@@ -501,4 +521,37 @@ fn value_kind(message: &proto::Type) -> Option<ValueKind> {
             _ => return None,
         },
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::onnx::writer::ModelWriter;
+    use crate::tensor::{DataType, Tensor, Value};
+    use crate::{Session, SessionOptions};
+
+    /// `y = x + w`, or `y = x` where `w` is not used, with these two as `w`.
+    fn sum(first: f32, second: f32, uses: bool) -> Result<Vec<f32>, String> {
+        let inputs: &[&str] = if uses { &["x", "w"] } else { &["x"] };
+        let op_type = if uses { "Add" } else { "Identity" };
+        let model = ModelWriter::new(17)
+            .input("x", DataType::Float32, &["1"])
+            .constant("w", &Tensor::scalar(first))
+            .constant("w", &Tensor::scalar(second))
+            .node(op_type, inputs, &["y"], vec![])
+            .output("y");
+        let text = |error: crate::Error| error.to_string();
+        let session = Session::load(model.to_bytes(), &SessionOptions::default()).map_err(text)?;
+        let x = Value::Tensor(Tensor::from_slice(&[1], &[1f32]).expect("one element"));
+        let outputs = session.run(&[("x", x)]).map_err(text)?;
+        let y = outputs[0].1.as_tensor().expect("a tensor");
+        Ok(y.as_slice::<f32>().expect("f32").to_vec())
+    }
+
+    #[test]
+    fn an_initializer_may_stand_there_twice_where_that_says_nothing_else() {
+        assert_eq!(sum(2.0, 2.0, true), Ok(vec![3.0]));
+        assert_eq!(sum(2.0, 3.0, false), Ok(vec![1.0]));
+        let error = sum(2.0, 3.0, true).expect_err("which one?");
+        assert!(error.contains("\"w\""), "{error}");
+    }
 }

@@ -4,6 +4,7 @@ use smallvec::SmallVec;
 use std::fmt;
 use std::sync::Arc;
 
+use crate::error::OpError;
 use crate::tensor::Shape;
 
 /// Size of an axis.
@@ -21,6 +22,15 @@ pub enum Dim {
 pub type Dims = SmallVec<[Dim; 8]>;
 
 impl Dim {
+    /// A size that a model or a signature declares: below 0 it is not known, and where this machine
+    /// cannot count to it, it is larger than any tensor's.
+    pub fn declared(size: i64) -> Self {
+        match size {
+            ..0 => Self::Unknown,
+            _ => Self::Known(usize::try_from(size).unwrap_or(usize::MAX)),
+        }
+    }
+
     /// The number, if it is known.
     pub fn known(&self) -> Option<usize> {
         match self {
@@ -94,12 +104,21 @@ impl Int {
     }
 
     /// The integer as a size: negative numbers are not one.
-    pub fn to_dim(&self) -> Dim {
-        match self {
-            Self::Known(n) => usize::try_from(*n).map_or(Dim::Unknown, Dim::Known),
+    ///
+    /// # Errors
+    /// Where it is larger than what this machine can count to.
+    pub fn to_dim(&self) -> Result<Dim, OpError> {
+        Ok(match self {
+            Self::Known(..0) | Self::Unknown => Dim::Unknown,
+            Self::Known(n) => match usize::try_from(*n) {
+                Ok(size) => Dim::Known(size),
+                Err(_) => {
+                    let what = format!("a size of {n}");
+                    return Err(OpError::TooLarge { what });
+                }
+            },
             Self::Symbol(name) => Dim::Symbol(name.clone()),
-            Self::Unknown => Dim::Unknown,
-        }
+        })
     }
 }
 

@@ -162,6 +162,12 @@ pub fn tensor_to_proto(name: &str, tensor: &Tensor) -> proto::Tensor {
     message
 }
 
+/// The tensor of a value: unlike a weight, which keeps its place in the file and is aligned where it is
+/// used, it has memory that it can be read from in place.
+fn own_tensor(proto: &proto::Tensor, files: &dyn ExternalData) -> Result<Tensor, Error> {
+    Ok(tensor_from_proto(proto, files)?.aligned())
+}
+
 /// The value of a `SequenceProto`.
 ///
 /// # Errors
@@ -174,7 +180,7 @@ pub fn sequence_from_proto(
         0 | 1 => proto
             .tensor_values
             .iter()
-            .map(|t| tensor_from_proto(t, files).map(Value::Tensor))
+            .map(|t| own_tensor(t, files).map(Value::Tensor))
             .collect::<Result<_, _>>()?,
         3 => proto
             .sequence_values
@@ -214,7 +220,7 @@ pub fn map_from_proto(proto: &proto::Map, files: &dyn ExternalData) -> Result<Ma
     let empty = proto::Sequence::default();
     let values = proto.values.as_ref().unwrap_or(&empty).tensor_values.iter();
     let values: Vec<Tensor> = values
-        .map(|t| tensor_from_proto(t, files))
+        .map(|t| own_tensor(t, files))
         .collect::<Result<_, _>>()?;
     let key_type = proto
         .key_type
@@ -262,7 +268,7 @@ pub fn optional_from_proto(
     files: &dyn ExternalData,
 ) -> Result<OptionalValue, Error> {
     let value = if let Some(t) = &proto.tensor_value {
-        Some(Value::Tensor(tensor_from_proto(t, files)?))
+        Some(Value::Tensor(own_tensor(t, files)?))
     } else if let Some(s) = &proto.sequence_value {
         Some(Value::Sequence(sequence_from_proto(s, files)?))
     } else if let Some(m) = &proto.map_value {
@@ -285,6 +291,30 @@ pub fn optional_from_proto(
 mod tests {
     use super::*;
     use crate::onnx::external_data::NoExternalData;
+    use prost::Message;
+
+    #[test]
+    fn tensors_of_a_sequence_are_read_in_place_wherever_they_lie_in_the_file() {
+        let tensor = |name: &str| proto::Tensor {
+            name: Some(name.into()),
+            data_type: Some(DataType::Float32 as i32),
+            dims: vec![2],
+            raw_data: Some(Bytes::from_static(&[0, 0, 128, 63, 0, 0, 0, 64])),
+            ..Default::default()
+        };
+        let sequence = proto::Sequence {
+            elem_type: Some(1),
+            tensor_values: ["", "a", "ab", "abc"].map(tensor).to_vec(),
+            ..Default::default()
+        };
+        let file = Bytes::from(sequence.encode_to_vec());
+        let read = proto::Sequence::decode(file).expect("well-formed");
+        let read = sequence_from_proto(&read, &NoExternalData).expect("well-formed");
+        for value in read.values {
+            let tensor = value.as_tensor().expect("a tensor");
+            assert_eq!(tensor.as_slice::<f32>(), Ok(&[1f32, 2.][..]));
+        }
+    }
 
     #[test]
     fn typed_fields_and_raw_data_agree() {

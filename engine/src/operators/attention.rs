@@ -10,6 +10,7 @@
 //! `ai.lethe.FusedAttention` is what rewrites make: `positions_first` lists for `Q`, `K`, `V` and
 //! `Y` whether the second axis of four is the position, `[B, S, H, D]`.
 
+use super::axes::at_most;
 use super::broadcasting::broadcast_strides;
 use super::widened::{with_f32, write_f32};
 use crate::error::OpError;
@@ -371,9 +372,13 @@ fn key_lengths(lengths: TensorView<'_>, sizes: Sizes) -> Result<Vec<usize>, OpEr
             found,
         ));
     }
-    let keys = |&n: &i64| usize::try_from(n).map(|n| n.min(sizes.keys));
-    let lengths: Result<Vec<usize>, _> = lengths.iter().map(keys).collect();
-    lengths.map_err(|_| OpError::value("nonpad_kv_seqlen", "at least 0", "a negative length"))
+    if let Some(negative) = lengths.iter().find(|&&n| n < 0) {
+        return Err(OpError::value("nonpad_kv_seqlen", "at least 0", negative));
+    }
+    Ok(lengths
+        .iter()
+        .map(|&n| at_most(n).min(sizes.keys))
+        .collect())
 }
 
 /// Calls `work` with the values of a mask, and with how many keys anybody sees. Lengths of the

@@ -27,6 +27,24 @@ pub(super) fn normalize_index(index: i64, len: usize) -> Option<usize> {
     (0..len).contains(&index).then_some(index as usize)
 }
 
+/// A size: a number of at least 0 that this machine can count to.
+///
+/// # Errors
+/// Where it is none, with `name` in it.
+pub(super) fn size(name: &'static str, n: i64) -> Result<usize, OpError> {
+    if n < 0 {
+        return Err(OpError::value(name, "at least 0", n));
+    }
+    usize::try_from(n).map_err(|_| OpError::TooLarge {
+        what: format!("{name} of {n}"),
+    })
+}
+
+/// At most so many: a limit beyond what this machine can count to is none, one below 0 is 0.
+pub(super) fn at_most(limit: i64) -> usize {
+    usize::try_from(limit.max(0)).unwrap_or(usize::MAX)
+}
+
 /// Which of `rank` axes are listed, each at most once.
 ///
 /// # Errors

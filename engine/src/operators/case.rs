@@ -11,9 +11,9 @@ use crate::tensor::{Element, Tensor, Value};
 /// An operator with attributes, to be run on inputs.
 #[derive(Debug, Clone)]
 pub(crate) struct Case {
-    domain: &'static str,
-    op_type: &'static str,
-    attributes: Attributes,
+    pub(super) domain: &'static str,
+    pub(super) op_type: &'static str,
+    pub(super) attributes: Attributes,
 }
 
 impl Case {
@@ -63,6 +63,7 @@ impl Case {
     pub(crate) fn run(&self, inputs: &[Option<Value>]) -> Result<Vec<Value>, OpError> {
         let entry = find(self.domain, self.op_type, self.attributes.opset)
             .unwrap_or_else(|| panic!("no row for {} {}", self.op_type, self.attributes.opset));
+        super::extremes::check(self, inputs);
         let operator = (entry.parse)(&self.attributes)?;
         let count = self.attributes.output_count;
         let outputs = run_alone(&*operator, &Env::default(), inputs, count)?;

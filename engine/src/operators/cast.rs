@@ -210,13 +210,34 @@ fn from_strings(
     convert(view, output, rounding)
 }
 
-/// Shortest text that reads back; Rust writes `inf`, ONNX `INF`.
-fn float_text(x: impl Into<f64>, shortest: String) -> String {
-    match x.into() {
-        x if x == f64::INFINITY => "INF".into(),
-        x if x == f64::NEG_INFINITY => "-INF".into(),
-        _ => shortest,
+/// Digits of single precision and of narrower types, and of double precision: C's `%.8g` and `%.17g`,
+/// by which onnxruntime writes numbers.
+const SINGLE_DIGITS: usize = 8;
+const DOUBLE_DIGITS: usize = 17;
+
+/// A number in so many significant digits, without zeros at its end: as C's `%g` writes it, but for
+/// what is not finite.
+fn float_text(x: impl Into<f64>, digits: usize) -> String {
+    let x = x.into();
+    if x.is_nan() {
+        return "NaN".into();
     }
+    if x.is_infinite() {
+        return if x > 0.0 { "INF" } else { "-INF" }.into();
+    }
+    let trimmed = |text: &str| match text.contains('.') {
+        true => text.trim_end_matches('0').trim_end_matches('.').to_owned(),
+        false => text.to_owned(),
+    };
+    let scientific = format!("{x:.*e}", digits - 1);
+    let (mantissa, exponent) = scientific.split_once('e').unwrap_or((&scientific, "0"));
+    let exponent: i32 = exponent.parse().unwrap_or(0);
+    if (-4..digits as i32).contains(&exponent) {
+        let decimals = (digits as i32 - 1 - exponent).unsigned_abs() as usize;
+        return trimmed(&format!("{x:.decimals$}"));
+    }
+    let sign = if exponent < 0 { '-' } else { '+' };
+    format!("{}e{sign}{:02}", trimmed(mantissa), exponent.unsigned_abs())
 }
 
 fn to_strings(input: TensorView<'_>) -> Result<Vec<String>, OpError> {
@@ -231,27 +252,23 @@ fn to_strings(input: TensorView<'_>) -> Result<Vec<String>, OpError> {
             let floats = input.as_slice::<f64>()?;
             floats
                 .iter()
-                .map(|&x| float_text(x, format!("{x:?}")))
+                .map(|&x| float_text(x, DOUBLE_DIGITS))
                 .collect()
         }
         Float32 => {
             let floats = input.as_slice::<f32>()?;
             floats
                 .iter()
-                .map(|&x| float_text(x, format!("{x:?}")))
+                .map(|&x| float_text(x, SINGLE_DIGITS))
                 .collect()
         }
         Float16 => {
             let floats = input.as_slice::<f16>()?.iter();
-            floats
-                .map(|&x| float_text(x, short_text(x.into(), |s| s.parse() == Ok(x))))
-                .collect()
+            floats.map(|&x| float_text(x, SINGLE_DIGITS)).collect()
         }
         Bfloat16 => {
             let floats = input.as_slice::<bf16>()?.iter();
-            floats
-                .map(|&x| float_text(x, short_text(x.into(), |s| s.parse() == Ok(x))))
-                .collect()
+            floats.map(|&x| float_text(x, SINGLE_DIGITS)).collect()
         }
         Uint64 => input
             .as_slice::<u64>()?
@@ -266,7 +283,7 @@ fn to_strings(input: TensorView<'_>) -> Result<Vec<String>, OpError> {
             let value = |&code: &u8| decode_small_float(small, code);
             codes
                 .iter()
-                .map(|c| float_text(value(c), format!("{:?}", value(c))))
+                .map(|c| float_text(value(c), SINGLE_DIGITS))
                 .collect()
         }
         other => {
@@ -284,14 +301,6 @@ fn to_strings(input: TensorView<'_>) -> Result<Vec<String>, OpError> {
     })
 }
 
-/// The number with as few digits as read back as the same value.
-fn short_text(x: f32, reads_back: impl Fn(&str) -> bool) -> String {
-    (0..8)
-        .map(|digits| format!("{:?}", format!("{x:.digits$e}").parse().unwrap_or(x)))
-        .find(|text| reads_back(text))
-        .unwrap_or_else(|| format!("{x:?}"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::case::{Case, strings, tensor};
@@ -303,11 +312,38 @@ mod tests {
     }
 
     #[test]
+    fn numbers_are_written_as_onnxruntime_writes_them() {
+        let floats = [
+            (0.1, "0.1"),
+            (1e20, "1e+20"),
+            (123_456.78, "123456.78"),
+            (16_777_216.0, "16777216"),
+            (123_456_789.0, "1.2345679e+08"),
+            (1.220_703_1e-4, "0.00012207031"),
+            (1.25e-5, "1.25e-05"),
+            (-0.0, "-0"),
+            (f32::MAX, "3.4028235e+38"),
+            (f32::NAN, "NaN"),
+            (f32::NEG_INFINITY, "-INF"),
+        ];
+        let (numbers, texts): (Vec<f32>, Vec<&str>) = floats.into_iter().unzip();
+        let len = texts.len();
+        assert_eq!(
+            to(DataType::String).one(&[tensor(&[len], &numbers)]),
+            Ok(strings(&[len], &texts))
+        );
+        assert_eq!(
+            to(DataType::String).one(&[tensor(&[2], &[0.1f64, 1e16])]),
+            Ok(strings(&[2], &["0.10000000000000001", "10000000000000000"]))
+        );
+    }
+
+    #[test]
     fn cast_converts_numbers_and_text() {
         let floats = tensor(&[3], &[1.5f32, -2.0, f32::INFINITY]);
         assert_eq!(
             to(DataType::String).one(&[floats.clone()]),
-            Ok(strings(&[3], &["1.5", "-2.0", "INF"]))
+            Ok(strings(&[3], &["1.5", "-2", "INF"]))
         );
         assert_eq!(
             to(DataType::Float32).one(&[strings(&[3], &["1.5", "-2", "+INF"])]),
@@ -321,7 +357,7 @@ mod tests {
         let halves = tensor(&[1], &[f16::from_f32(0.1)]);
         assert_eq!(
             to(DataType::String).one(&[halves]),
-            Ok(strings(&[1], &["0.1"]))
+            Ok(strings(&[1], &["0.099975586"]))
         );
     }
 

@@ -38,7 +38,8 @@ impl Operator for ConstantOfShape {
         }
         let dims = input
             .ints()
-            .map(|ints| ints.iter().map(Int::to_dim).collect());
+            .map(|ints| ints.iter().map(Int::to_dim).collect::<Result<_, _>>())
+            .transpose()?;
         Ok(OutputInfo::maybe(self.value.data_type(), dims).into())
     }
 

@@ -12,7 +12,7 @@ use half::{bf16, f16};
 use std::ops::Range;
 
 use super::fused::AfterSum;
-use super::window::{AutoPad, SizedWindow, Sizes, WindowAttributes, geometry_error};
+use super::window::{AutoPad, SizedWindow, Sizes, WindowAttributes, counts, geometry_error};
 use crate::error::OpError;
 use crate::graph::dimension::display_dims;
 use crate::graph::{Attributes, Dim, Dims};
@@ -349,8 +349,7 @@ impl ConvTranspose {
             let Some(list) = node.optional_ints(name)? else {
                 return Ok(None);
             };
-            let sizes: Option<Sizes> = list.iter().map(|&n| usize::try_from(n).ok()).collect();
-            sizes
+            counts(list)
                 .map(Some)
                 .ok_or_else(|| OpError::value(name, "at least 0", format!("{list:?}")))
         };

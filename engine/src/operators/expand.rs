@@ -45,7 +45,7 @@ impl Operator for Expand {
                         format!("{bad:?}"),
                     ));
                 }
-                let to: Dims = shape.iter().map(Int::to_dim).collect();
+                let to = shape.iter().map(Int::to_dim).collect::<Result<Dims, _>>()?;
                 Some(broadcast_dims(&[from, &to])?)
             }
             _ => None,
@@ -56,7 +56,8 @@ impl Operator for Expand {
     fn run(&self, ctx: &mut RunContext<'_>) -> Result<(), OpError> {
         let input = ctx.input(0, "input")?;
         let shape = ctx.input(1, "shape")?.to_i64s()?;
-        let to: Dims = shape.iter().map(|&n| Int::Known(n).to_dim()).collect();
+        let to = shape.iter().map(|&n| Int::Known(n).to_dim());
+        let to = to.collect::<Result<Dims, _>>()?;
         let shape = known_shape(&broadcast_dims(&[&known_dims(input.shape()), &to])?)
             .ok_or_else(|| OpError::value("shape", "sizes of at least 0", format!("{shape:?}")))?;
         let strides = broadcast_strides(input.shape(), &shape);

@@ -13,6 +13,7 @@
 //! padded at their end. Otherwise the new positions of batch `b` are the last of its length.
 
 use super::attention::head_count;
+use super::axes::{at_most, size};
 use super::broadcasting::broadcast_strides;
 use super::matmul::sums_in_f32;
 use super::rotary_embedding::Positions;
@@ -71,7 +72,7 @@ impl GroupQueryAttention {
             kv_heads,
             scale: (scale != 0.0).then_some(scale),
             softcap: (softcap > 0.0).then_some(softcap),
-            window: usize::try_from(window).ok().filter(|&window| window > 0),
+            window: (window > 0).then(|| at_most(window)),
             rotary: match (
                 node.flag_or("do_rotary", false)?,
                 node.flag_or("rotary_interleaved", false)?,
@@ -121,7 +122,7 @@ impl Operator for GroupQueryAttention {
         });
         let positions = match (total.as_deref(), past) {
             (Some(&[total]), Some(Dim::Known(past))) => {
-                Dim::Known(past.max(usize::try_from(total).unwrap_or(0)))
+                Dim::Known(past.max(size("total_sequence_length", total.max(0))?))
             }
             _ => Dim::Unknown,
         };
@@ -300,10 +301,10 @@ impl Operator for GroupQueryAttention {
 
 fn total_length(tensor: TensorView<'_>) -> Result<usize, OpError> {
     match tensor.to_i64s()?[..] {
-        [total] if total >= 0 => Ok(total as usize),
+        [total] => size("total_sequence_length", total),
         ref other => Err(OpError::value(
             "total_sequence_length",
-            "one number of at least 0",
+            "one number",
             format!("{other:?}"),
         )),
     }

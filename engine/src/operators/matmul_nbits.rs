@@ -91,14 +91,23 @@ impl MatMulNBits {
         g_idx: Option<&Tensor>,
     ) -> Result<Weights, OpError> {
         let (n, k, blocks) = (self.n, self.k, self.blocks());
-        let row_bytes = blocks * self.block * self.bits / 8;
-        let expect = |name: &str, len: usize, tensor: &Tensor| {
-            if tensor.len() == len {
+        // Sizes of attributes may be any; those of tensors are what there is.
+        let expect = |name: &str, sizes: [usize; 2], tensor: &Tensor| {
+            let len = sizes[0].checked_mul(sizes[1]);
+            if len == Some(tensor.len()) {
                 return Ok(());
             }
+            let expected = format!("{} times {} elements", sizes[0], sizes[1]);
             let found = format!("shape {:?}", tensor.shape());
-            Err(OpError::shape(name, format!("{len} elements"), found))
+            Err(OpError::shape(name, expected, found))
         };
+        let row_bytes = blocks
+            .checked_mul(self.block)
+            .and_then(|codes| codes.checked_mul(self.bits))
+            .ok_or_else(|| OpError::TooLarge {
+                what: format!("rows of {k} elements"),
+            })?
+            / 8;
         if b.data_type() != DataType::Uint8 {
             return Err(OpError::InputType {
                 input: "B",
@@ -106,8 +115,8 @@ impl MatMulNBits {
                 found: b.data_type(),
             });
         }
-        expect("B", n * row_bytes, b)?;
-        expect("scales", n * blocks, scales)?;
+        expect("B", [n, row_bytes], b)?;
+        expect("scales", [n, blocks], scales)?;
         let floats = |tensor: &Tensor| -> Result<Vec<f32>, OpError> {
             Ok(bytemuck::cast_slice(&constant_floats(tensor)?).to_vec())
         };
@@ -116,12 +125,12 @@ impl MatMulNBits {
             None => vec![(1u32 << (self.bits - 1)) as f32; n * blocks],
             Some(zeros) if zeros.data_type() == DataType::Uint8 => {
                 let zero_bytes = (blocks * self.bits).div_ceil(8);
-                expect("zero_points", n * zero_bytes, zeros)?;
+                expect("zero_points", [n, zero_bytes], zeros)?;
                 let zero = |i| self.code(zeros.bytes(), zero_bytes, i / blocks, i % blocks);
                 (0..n * blocks).map(|i| f32::from(zero(i))).collect()
             }
             Some(zeros) => {
-                expect("zero_points", n * blocks, zeros)?;
+                expect("zero_points", [n, blocks], zeros)?;
                 floats(zeros)?
             }
         };
@@ -135,7 +144,7 @@ impl MatMulNBits {
         let groups = match g_idx {
             None => (0..k).map(|k| k / self.block).collect::<Vec<_>>(),
             Some(groups) => {
-                expect("g_idx", k, groups)?;
+                expect("g_idx", [1, k], groups)?;
                 let groups = groups.clone().aligned();
                 let groups = groups.view().to_i64s()?;
                 let known = |&g: &i64| usize::try_from(g).ok().filter(|&g| g < blocks);

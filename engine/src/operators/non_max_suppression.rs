@@ -4,6 +4,7 @@
 //! Shapes: `boxes: [batches, boxes, 4]`, `scores: [batches, classes, boxes]` → `[n, 3]`: batch,
 //! class and box of each that is kept, batches and classes in order, scores falling.
 
+use super::axes::at_most;
 use crate::error::OpError;
 use crate::graph::{Attributes, Dim};
 use crate::operator::{InferContext, Operator, OutputInfo, OutputInfos, RunContext};
@@ -82,7 +83,7 @@ impl Operator for NonMaxSuppression {
             return Err(OpError::shape("boxes and scores", expected, found));
         }
         let limit = match ctx.optional_input(2)? {
-            Some(limit) => usize::try_from(limit.single::<i64>()?).unwrap_or(0),
+            Some(limit) => at_most(limit.single::<i64>()?),
             None => 0,
         };
         let float = |i: usize, name| -> Result<Option<f32>, OpError> {

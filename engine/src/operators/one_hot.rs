@@ -4,7 +4,7 @@
 //! Shapes: `indices: [..]`, `depth: []` or `[1]`, `values: [2]` (off, on) → `[.., depth, ..]` with
 //! the new axis at `axis`. Indices outside of `-depth..depth` give rows that are off.
 
-use super::axes::{normalize_axis, normalize_index};
+use super::axes::{normalize_axis, normalize_index, size};
 use super::rearrange::{Rearrange, rearrange};
 use crate::error::OpError;
 use crate::graph::{Attributes, Dim, Dims};
@@ -28,12 +28,8 @@ fn integers(view: TensorView<'_>) -> Result<Vec<i64>, OpError> {
 
 fn depth_of(view: TensorView<'_>) -> Result<usize, OpError> {
     match integers(view)?[..] {
-        [depth] if depth >= 0 => Ok(depth as usize),
-        ref other => Err(OpError::value(
-            "depth",
-            "one number of at least 0",
-            format!("{other:?}"),
-        )),
+        [depth] => size("depth", depth),
+        ref other => Err(OpError::value("depth", "one number", format!("{other:?}"))),
     }
 }
 

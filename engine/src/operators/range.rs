@@ -161,7 +161,7 @@ impl Operator for Range {
             // From 0 by 1 there are as many numbers as the limit says.
             let ints = values.map(|v| v.ints().and_then(|i| i.first().cloned()));
             return Ok(match ints {
-                [Some(Int::Known(0)), Some(limit), Some(Int::Known(1))] => info(limit.to_dim()),
+                [Some(Int::Known(0)), Some(limit), Some(Int::Known(1))] => info(limit.to_dim()?),
                 _ => info(Dim::Unknown),
             }
             .into());

@@ -59,7 +59,7 @@ impl Reshape {
                     Dim::Unknown
                 }
                 Int::Known(n) if *n < 0 => return Err(invalid("sizes of at least -1")),
-                other => other.to_dim(),
+                other => other.to_dim()?,
             });
         }
         if self.allow_zero && rest.is_some() && dims.contains(&Dim::Known(0)) {

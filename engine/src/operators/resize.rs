@@ -158,7 +158,8 @@ impl Resize {
             (Some(scales), None) => {
                 check("scales", scales.len())?;
                 for (&axis, &scale) in axes.iter().zip(scales) {
-                    let size = (f64::from(scale) * shape[axis] as f64).floor();
+                    // In the scale's own precision: 0.7 of 10 are 7, though no float is 0.7.
+                    let size = f64::from((scale * shape[axis] as f32).floor());
                     if scale.is_nan() || scale <= 0.0 || size >= LARGEST_SIZE as f64 {
                         return Err(OpError::value(
                             "scales",
@@ -455,6 +456,16 @@ mod tests {
         let cubic = case.text("mode", "cubic");
         let same = resize(&cubic, row(), Some(&[1.0]), None);
         assert_eq!(same, Some(vec![1., 2., 3., 4.]));
+    }
+
+    #[test]
+    fn sizes_are_counted_in_the_precision_of_scales() {
+        // In double precision each product lies below the whole number that onnxruntime gives.
+        for (len, scale, size) in [(10, 0.7f32, 7), (10, 0.9, 9), (5, 1.4, 7), (10, 0.25, 2)] {
+            let x = tensor(&[len], &vec![1f32; len]);
+            let found = resize(&Case::of("Resize", 19), x, Some(&[scale]), None);
+            assert_eq!(found.map(|y| y.len()), Some(size), "{scale} of {len}");
+        }
     }
 
     #[test]

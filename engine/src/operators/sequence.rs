@@ -5,7 +5,7 @@
 //! <https://onnx.ai/onnx/operators/onnx__Optional.html>, `OptionalHasElement`,
 //! `OptionalGetElement` (15, 18). Positions count from the end where they are negative.
 
-use super::axes::{normalize_axis, normalize_index};
+use super::axes::{at_most, normalize_axis, normalize_index};
 use super::rearrange::{Interleave, Strided, rearranged};
 use crate::error::OpError;
 use crate::graph::{Attributes, Dim, Dims};
@@ -245,7 +245,7 @@ impl SplitToSequence {
         };
         let lengths: Vec<usize> = given
             .iter()
-            .map(|&n| usize::try_from(n).map_err(|_| wrong()))
+            .map(|&n| (n >= 0).then(|| at_most(n)).ok_or_else(wrong))
             .collect::<Result<_, _>>()?;
         if view.rank() == 0 {
             let length = lengths

@@ -23,17 +23,20 @@ pub(super) struct Split {
 /// `Split` before opset 13.
 pub(super) struct SplitAttributeLengths;
 
+/// A node has an output for each, so that this is far more than any model's.
+const MOST_PIECES: usize = 1 << 20;
+
 impl Split {
     pub(super) fn parse(node: &Attributes) -> Result<Self, OpError> {
         let pieces = node.int_or("num_outputs", node.output_count as i64)?;
         let pieces = usize::try_from(pieces)
             .ok()
-            .filter(|&n| n >= node.output_count);
+            .filter(|&n| n >= node.output_count && n <= MOST_PIECES);
         Ok(Self {
             axis: node.int_or("axis", 0)?,
             lengths: IntList::Input(1),
             pieces: pieces.ok_or_else(|| {
-                let expected = format!("at least {}", node.output_count);
+                let expected = format!("{} to {MOST_PIECES}", node.output_count);
                 OpError::value(
                     "num_outputs",
                     expected,
@@ -101,12 +104,15 @@ impl Operator for Split {
             let mut piece = Dims::from(dims);
             piece[axis] = match (&lengths, &given) {
                 (Some(lengths), _) => Dim::Known(lengths[i]),
-                (None, KnownList::Ints(given)) => given.get(i).map_or(Dim::Unknown, |g| g.to_dim()),
+                (None, KnownList::Ints(given)) => match given.get(i) {
+                    Some(length) => length.to_dim()?,
+                    None => Dim::Unknown,
+                },
                 _ => Dim::Unknown,
             };
-            OutputInfo::tensor(data_type, piece)
+            Ok(OutputInfo::tensor(data_type, piece))
         };
-        Ok((0..outputs).map(piece).collect())
+        (0..outputs).map(piece).collect()
     }
 
     fn run(&self, ctx: &mut RunContext<'_>) -> Result<(), OpError> {

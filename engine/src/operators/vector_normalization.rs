@@ -175,7 +175,7 @@ pub(super) struct Lrn;
 impl Lrn {
     pub(super) fn parse(node: &Attributes) -> Result<VectorNormalization, OpError> {
         let size = *node.int("size")?;
-        let size = usize::try_from(size)
+        let size = u64::try_from(size)
             .ok()
             .filter(|&size| size > 0)
             .ok_or_else(|| OpError::Attribute {

@@ -7,6 +7,7 @@
 
 use smallvec::SmallVec;
 
+use super::axes::at_most;
 use crate::error::OpError;
 use crate::graph::Attributes;
 use crate::kernels::convolution::{GeometryError, Window};
@@ -47,12 +48,17 @@ pub(super) struct SizedWindow {
     pub(super) end: Sizes,
 }
 
+/// Sizes, strides or pads, as [`at_most`] has each; `None` where one is below 0.
+pub(super) fn counts(list: &[i64]) -> Option<Sizes> {
+    let count = |&n: &i64| (n >= 0).then(|| at_most(n));
+    list.iter().map(count).collect()
+}
+
 fn sizes(node: &Attributes, name: &str) -> Result<Option<Sizes>, OpError> {
     let Some(list) = node.optional_ints(name)? else {
         return Ok(None);
     };
-    let sizes: Option<Sizes> = list.iter().map(|&n| usize::try_from(n).ok()).collect();
-    sizes.map(Some).ok_or_else(|| OpError::Attribute {
+    counts(list).map(Some).ok_or_else(|| OpError::Attribute {
         name: name.into(),
         expected: "numbers of at least 0".into(),
         found: format!("{list:?}"),

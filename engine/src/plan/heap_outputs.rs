@@ -68,11 +68,12 @@ impl HeapOutput {
         let (Some(data_type), Some(shape)) = (info.value_type.data_type(), shape) else {
             return Ok(Self::Made(None));
         };
-        if data_type == DataType::String {
-            return Ok(Self::Made(None));
-        }
         let size = element_count(&shape)
-            .and_then(|n| data_type.size_bytes(n))
+            .and_then(|n| match data_type {
+                // Without what they hold, which is copied from inputs.
+                DataType::String => n.checked_mul(size_of::<String>()),
+                _ => data_type.size_bytes(n),
+            })
             .filter(|&n| n as u64 <= budget.memory_bytes)
             .ok_or_else(|| OpError::TooLarge {
                 what: format!(
@@ -80,6 +81,9 @@ impl HeapOutput {
                     budget.memory_bytes
                 ),
             })?;
+        if data_type == DataType::String {
+            return Ok(Self::Made(None));
+        }
         Ok(Self::Sized(data_type, shape, Buffer::zeroed(size)))
     }
 

@@ -56,7 +56,7 @@ impl TensorInfo {
     /// The engine's form of this description; sizes that are not known have no names any more.
     pub fn value_info(&self) -> ValueInfo {
         let data_type = DataType::from_protocol_name(&self.datatype);
-        let dim = |&size: &i64| usize::try_from(size).map_or(Dim::Unknown, Dim::Known);
+        let dim = |&size: &i64| Dim::declared(size);
         let dims = data_type.map(|_| self.shape.iter().map(dim).collect());
         let kind = match data_type {
             Some(data_type) => Some(ValueKind::Tensor(data_type)),

@@ -437,6 +437,24 @@ fn a_body_can_be_one_tensor() {
 }
 
 #[test]
+fn an_output_is_asked_for_once() {
+    let ask = |outputs: Json| {
+        let body = json!({"inputs": floats(), "outputs": outputs});
+        Post::binary("/v2/models/floats/infer", &body, &[]).send()
+    };
+    let all = parts(&ask(json!([]))).0;
+    let name = &all["outputs"][0]["name"];
+    assert_eq!(ask(json!([{"name": name}])).status, 200);
+    for outputs in [
+        json!([{"name": name}, {"name": name}]),
+        json!([{"name": "no"}]),
+    ] {
+        let (status, code) = problem(&ask(outputs));
+        assert_eq!((status, &*code), (422, "LETHE-OUTPUT-UNKNOWN"));
+    }
+}
+
+#[test]
 fn bodies_of_bytes_that_do_not_fit_are_refused() {
     let with = |size: Json, shape: Json, data_type: &str| {
         json!({

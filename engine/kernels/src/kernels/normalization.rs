@@ -351,7 +351,13 @@ pub fn local_response_base(
     x: &[f32],
     y: &mut [f32],
 ) {
-    let (before, after) = ((window.size - 1) / 2, window.size / 2);
+    // A window that reaches beyond all channels reaches all of them.
+    let reach = |channels_away: u64| {
+        usize::try_from(channels_away)
+            .unwrap_or(channels)
+            .min(channels)
+    };
+    let (before, after) = (reach((window.size - 1) / 2), reach(window.size / 2));
     let factor = window.alpha / window.size as f32;
     let block = channels * len;
     if block == 0 {
@@ -375,8 +381,8 @@ pub fn local_response_base(
 /// The parameters of local response normalisation.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct LocalWindow {
-    /// Channels of a window.
-    pub size: usize,
+    /// Channels of a window; it may be wider than all that there are.
+    pub size: u64,
     /// Factor of the sum, before it is divided by `size`.
     pub alpha: f32,
     /// What is added to it.

@@ -1,5 +1,7 @@
 //! Tensors as gRPC messages have them, both ways.
 
+use std::collections::HashSet;
+
 use bytes::Bytes;
 use lethe_engine::{DataType, Tensor, Value};
 use lethe_server::Problem;
@@ -118,14 +120,16 @@ pub(super) fn outputs(
     wanted: &[String],
 ) -> Result<(Vec<InferTensor>, Vec<Bytes>), Problem> {
     if !wanted.is_empty() {
-        if let Some(name) = wanted
+        let known: HashSet<&str> = outputs.iter().map(|(name, _)| &**name).collect();
+        let mut asked = HashSet::new();
+        let mut wrong = wanted
             .iter()
-            .find(|name| !outputs.iter().any(|(o, _)| o == *name))
-        {
-            let detail = format!("unknown output {name:?}");
+            .filter(|name| !known.contains(&***name) || !asked.insert(&***name));
+        if let Some(name) = wrong.next() {
+            let detail = format!("output {name:?}: expected one of the model's, each once");
             return Err(Problem::new(422, "LETHE-OUTPUT-UNKNOWN", detail));
         }
-        outputs.retain(|(name, _)| wanted.contains(name));
+        outputs.retain(|(name, _)| asked.contains(&**name));
     }
     let tensors = outputs.into_iter().map(|(name, value)| match value {
         Value::Tensor(tensor) => Ok(output(name, &tensor)),

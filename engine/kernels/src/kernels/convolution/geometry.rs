@@ -71,10 +71,21 @@ pub enum GeometryError {
         /// Extent of the padded input.
         padded: usize,
     },
+    /// Padding that makes far more of an image than there is of it.
+    #[error("{input} elements become {padded} by padding")]
+    Padding {
+        /// Elements of an image with the padding that windows reach.
+        padded: u128,
+        /// Elements without.
+        input: u128,
+    },
     /// A size is beyond what can be addressed.
     #[error("sizes overflow")]
     Overflow,
 }
+
+/// Elements of a padded image that any image may have.
+const MOST_PADDED: u128 = 1 << 26;
 
 /// Window parameters as an operator has them, one number for each spatial dimension.
 #[derive(Debug, Clone, Copy)]
@@ -173,7 +184,7 @@ impl Geometry {
             let (padded, extent) = geometry.padded_and_extent(i)?;
             geometry.output[i] = (padded - extent) / geometry.strides[i] + 1;
         }
-        geometry.check_sizes()
+        geometry.without_idle_steps().check_sizes()?.check_padding()
     }
 
     /// The geometry of pooling `x: [N, C, spatial…]` → `y: [N, C, output…]`. With `round_up`
@@ -201,7 +212,7 @@ impl Geometry {
             }
             geometry.output[i] = windows;
         }
-        geometry.check_sizes()
+        geometry.without_idle_steps().check_sizes()?.check_padding()
     }
 
     /// The geometry of a transposed convolution `x: [N, C, spatial…]`,
@@ -286,6 +297,34 @@ impl Geometry {
             return Err(GeometryError::Window { window, padded });
         }
         Ok((padded, window))
+    }
+
+    /// Steps that nobody takes are 1: those between windows where there is one, and between taps.
+    fn without_idle_steps(mut self) -> Self {
+        for i in 0..3 {
+            if self.output[i] == 1 {
+                self.strides[i] = 1;
+            }
+            if self.kernel[i] == 1 {
+                self.dilations[i] = 1;
+            }
+        }
+        self
+    }
+
+    /// Rejects padding beyond all reason: kernels make padded copies.
+    fn check_padding(self) -> Result<Self, GeometryError> {
+        let elements = |channels: usize, sizes: [usize; 3]| -> u128 {
+            let sizes = sizes.iter().map(|&size| size as u128);
+            channels as u128 * sizes.product::<u128>()
+        };
+        let input = elements(self.in_channels, self.input);
+        let output = elements(self.out_channels, self.output);
+        let padded = elements(self.in_channels, self.reach());
+        if padded > MOST_PADDED.max(64 * (input + output)) {
+            return Err(GeometryError::Padding { padded, input });
+        }
+        Ok(self)
     }
 
     /// Rejects sizes whose products overflow, so that kernels need not check.
