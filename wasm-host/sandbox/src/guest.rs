@@ -326,6 +326,22 @@ mod tests {
     }
 
     #[test]
+    fn a_changed_source_of_any_crate_in_the_guest_builds_it_again() {
+        let out = std::path::Path::new(env!("LETHE_GUEST")).parent().unwrap();
+        let said = std::fs::read_to_string(out.with_file_name("output")).unwrap();
+        for source in [
+            "engine/kernels/src/kernels.rs",
+            "engine/src/operators.rs",
+            "wasi-server/src/cell.rs",
+            "engine/kernels/Cargo.toml",
+        ] {
+            let line =
+                |line: &str| line.starts_with("cargo:rerun-if-changed=") && line.ends_with(source);
+            assert!(said.lines().any(line), "{source} is not among {said}");
+        }
+    }
+
+    #[test]
     fn a_component_is_rid_of_the_code_that_loads_models() {
         let live = |door: Door| {
             let live = GUEST.live(door, Known::Nothing).unwrap();
