@@ -12,15 +12,14 @@ import shutil
 import subprocess
 import sys
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
-CARGO_JOBS = os.environ.get("CARGO_BUILD_JOBS", str(os.cpu_count()))
+from testing.needs import CARGO_JOBS, IN_WORKSPACE, ROOT
+
 MOST_LINES = 600
 
 COMMANDS = [
     ("formatting", ["cargo", "fmt", "--all", "--check"], {}),
     ("lints", ["cargo", "clippy", "-j", CARGO_JOBS, "--workspace", "--all-targets",
-               # What the tests have, so that macros and build scripts are compiled once.
-               "--features", "lethe-host/webgpu,lethe-host/wasmtime-serve,lethe-host/test-clocks", "--quiet",
+               "--features", IN_WORKSPACE, "--quiet",
                "--", "-D", "warnings"], {}),
     ("lints, engine in wasm", ["cargo", "clippy", "-j", CARGO_JOBS, "-p", "lethe-engine", "-p", "lethe-kernels",
                                "--no-default-features", "--target", "wasm32-unknown-unknown",

@@ -30,7 +30,7 @@ import time
 from testing import counts
 from testing.counts import Counts
 from testing.needs import (
-    CLIENTS, OPEN_MODELS, ROOT, Time, absent, built, client_packages, command_line_tool, debian, make,
+    CLIENTS, HOST_FEATURES, IN_WORKSPACE, OPEN_MODELS, ROOT, Time, absent, built, client_packages, command_line_tool, debian, make,
     npm_packages, optional, python_packages, real_models, rust_target, static_programs,
 )
 from testing.suites import CargoTests, Suite, run_all
@@ -98,11 +98,10 @@ def packages(*names):
 
 
 KERNELS, ENGINE = packages("lethe-kernels"), packages("lethe-engine")
-FEATURES = ["webgpu", "wasmtime-serve", "test-clocks"]
 # In one call, so that what they share is built once.
 NATIVE = [*KERNELS, *ENGINE, *packages("lethe-sandbox", "lethe-host", "lethe-server", "lethe-tests"),
           # What the program has, and nothing more: it is built with what this leaves.
-          "--no-default-features", "--features", ",".join(f"lethe-host/{name}" for name in FEATURES)]
+          "--no-default-features", "--features", IN_WORKSPACE]
 
 SUITES = [
     Suite("scripts", "what runs the tests", [], ["python3", "scripts/testing/check.py"], counts.last_line),
@@ -166,7 +165,7 @@ SUITES = [
     # Its program takes the place of the one that the other suites run.
     Suite("image", "the steps of deploy/Dockerfile, and the image with the rights that it asks for",
           [rust_target("wasm32-unknown-unknown"), static_programs],
-          ["python3", "tests/image/check.py", "PROFILE=dev", f"FEATURES={','.join(FEATURES)}"],
+          ["python3", "tests/image/check.py", "PROFILE=dev", f"FEATURES={','.join(HOST_FEATURES)}"],
           counts.last_line, alone=True),
 ]
 

@@ -17,6 +17,9 @@ import python_environment
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 CARGO_JOBS = os.environ.get("CARGO_BUILD_JOBS", str(os.cpu_count()))
+# Of the program as tests have it. Lints have the same, so that macros and build scripts are compiled once.
+HOST_FEATURES = ["webgpu", "wasmtime-serve", "test-clocks"]
+IN_WORKSPACE = ",".join(f"lethe-host/{name}" for name in HOST_FEATURES)
 MODELS = ROOT / "target" / "models"
 CLIENTS = ROOT / "target" / "clients"
 SHARED = ROOT.parent / "shared" / "models"
