@@ -30,8 +30,9 @@ import time
 from testing import counts
 from testing.counts import Counts
 from testing.needs import (
-    CLIENTS, HOST_FEATURES, IN_WORKSPACE, OPEN_MODELS, ROOT, Time, absent, built, client_packages, command_line_tool, debian, make,
-    npm_packages, optional, python_packages, real_models, rust_target, static_programs,
+    CLIENTS, HOST_FEATURES, IN_WORKSPACE, OPEN_MODELS, ROOT, Time, absent, built, client_packages,
+    command_line_tool, debian, make, npm_packages, optional, python_packages, real_models, rust_target,
+    static_programs,
 )
 from testing.suites import CargoTests, Suite, run_all
 

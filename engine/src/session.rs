@@ -246,8 +246,8 @@ impl Session {
     /// the next node once `cancel` is true.
     ///
     /// # Errors
-    /// As [`Session::run`], where an output is unknown or the run is cancelled, and in a browser
-    /// where a device other than the CPU was chosen: that needs [`Session::run_async`].
+    /// As [`Session::run`], where an output is unknown or wanted twice, or the run is cancelled, and
+    /// in a browser where a device other than the CPU was chosen: that needs [`Session::run_async`].
     pub fn run_with(
         &self,
         inputs: &[(&str, Value)],
@@ -268,7 +268,7 @@ impl Session {
     /// The same on any device: in a browser results of a GPU come by the event loop.
     ///
     /// # Errors
-    /// As [`Session::run`], where an output is unknown or the run is cancelled.
+    /// As [`Session::run`], where an output is unknown or wanted twice, or the run is cancelled.
     pub async fn run_async(
         &self,
         inputs: &[(&str, Value)],
