@@ -31,12 +31,28 @@ COMMANDS = [
      {"RUSTDOCFLAGS": "-D warnings -A rustdoc::private_intra_doc_links"}),
     ("bindings", ["python3", "scripts/bindings.py", "--check"], {}),
     ("page of operators", ["python3", "scripts/operators_page.py", "--check"], {}),
+    ("attributes that are taken", ["python3", "scripts/signatures.py", "--read"], {}),
+    ("integers that are cut", ["python3", "scripts/casts.py"], {}),
 ]
 
 
 def tracked_files():
     listed = subprocess.run(["git", "ls-files"], cwd=ROOT, text=True, capture_output=True, check=True)
     return [path for path in map(pathlib.Path, listed.stdout.splitlines()) if (ROOT / path).is_file()]
+
+
+# What operators and kernels allocate is as large as a model or a request says. `limits` has what counts it
+# and can fail; these abort the process.
+INFALLIBLE = re.compile(r"\bvec!\[[^\]]*; |\bwith_capacity\(|\bBuffer::zeroed\(")
+FALLIBLE_FOLDERS = ("engine/src/operators/", "engine/src/operator/", "engine/kernels/src/kernels/")
+
+
+def infallible_allocations(path, lines):
+    if not str(path).startswith(FALLIBLE_FOLDERS) or path.stem in ("case", "coverage", "extremes"):
+        return
+    for number, line in enumerate(lines, 1):
+        if INFALLIBLE.search(line) and not line.lstrip().startswith("//"):
+            yield f"{path}:{number}: allocates without `limits`: {line.strip()}"
 
 
 def house_rules():
@@ -52,6 +68,8 @@ def house_rules():
             generated = lines[:1] and lines[0].startswith("// @generated")
             if not is_test and not generated and tests_begin > MOST_LINES:
                 broken.append(f"{path}: {tests_begin} lines without tests; look for the second noun")
+            if not is_test:
+                broken.extend(infallible_allocations(path, lines[:tests_begin]))
             if path.name == "mod.rs":
                 broken.append(f"{path}: a module is name.rs with name/")
             if path.stem in ("utils", "util", "helpers", "common", "misc", "base"):

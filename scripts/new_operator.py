@@ -26,7 +26,7 @@ def main():
     subprocess.run(["rustfmt", "--edition", "2024", path], check=True)
     print(f"""made {path.relative_to(ROOT)}; now in engine/src/operators.rs, each in its place:
     mod {snake};
-    ("ai.onnx", "{name}", 1, {snake}::{name}),
+    ("ai.onnx", "{name}", 1, {snake}::{name}, "X -> Y : alpha"),
 then write its reference and cases, fill parse, infer and run, and
     cargo test -p lethe-engine {snake} && make check""")
 

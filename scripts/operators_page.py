@@ -20,7 +20,7 @@ OUR_DOMAIN = "ai.lethe"  # operators that rewrites make; no file contains them
 
 
 def page():
-    rows = re.findall(r'^ *\("([\w.]+)", *"(\w+)", *(\d+), *([\w:]+)\),', OPERATORS.read_text(), re.M)
+    rows = re.findall(r'^ *\("([\w.]+)", *"(\w+)", *(\d+), *([\w:]+),\s*"', OPERATORS.read_text(), re.M)
     on_webgpu = {
         ({"ONNX_DOMAIN": "ai.onnx", "LETHE_DOMAIN": OUR_DOMAIN}.get(domain, domain.strip('"')), op_type)
         for domain, op_type in re.findall(r'^ *\(([\w."]+), *"(\w+)", *[\w:]+\),', WEBGPU.read_text(), re.M)

@@ -14,7 +14,7 @@ pub mod inference;
 mod order;
 
 pub use attributes::Attributes;
-pub use build::{BuildOptions, build, opset_versions};
+pub use build::{BuildOptions, build, inputs_with_defaults, opset_versions};
 pub use dimension::{Dim, Dims, Int, Ints};
 
 use smallvec::SmallVec;
@@ -27,6 +27,10 @@ use crate::tensor::{DataType, Tensor, ValueKind};
 
 /// Constants that shapes follow from (shapes, axes, factors) are no larger.
 const SMALL_BYTES: usize = 64 << 10;
+/// Constants may be computed from others up to so many bytes in all, and this many times those that the
+/// model has: weights that are kept as bytes are widened once, not in each run.
+const FOLDED_BYTES: usize = 64 << 20;
+pub(crate) const WIDENING: usize = 8;
 
 /// Index of a value in [`Graph::values`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -131,9 +135,21 @@ pub struct Graph {
     pub outputs: Vec<ValueId>,
     /// Values known at load.
     pub constants: BTreeMap<ValueId, Tensor>,
+    /// Bytes of the constants that were added, whether they are there still.
+    added_bytes: usize,
+    /// Bytes of those that were computed from others.
+    folded_bytes: usize,
+    /// By value, what [`inference`] could prove.
+    proved: Vec<ValueType>,
 }
 
 impl Graph {
+    /// What is proved of the outputs.
+    pub(crate) fn proved_outputs(&self) -> Vec<ValueType> {
+        let outputs = self.outputs.iter();
+        outputs.map(|&id| self.proved(id).clone()).collect()
+    }
+
     /// Adds a value.
     pub fn add_value(&mut self, name: impl Into<Arc<str>>, value_type: ValueType) -> ValueId {
         self.values.push(ValueInfo {
@@ -152,12 +168,32 @@ impl Graph {
 
     /// Makes a value a constant.
     fn make_constant(&mut self, id: ValueId, tensor: Tensor) {
-        let dims = tensor.shape().iter().map(|&d| Dim::Known(d)).collect();
-        self.values[id.index()].value_type = ValueType::tensor(tensor.data_type(), Some(dims));
         // Weights borrowed from a file may begin at any byte: what is known must not depend on that.
         let is_small = tensor.bytes().len() <= SMALL_BYTES;
         let tensor = if is_small { tensor.aligned() } else { tensor };
+        self.added_bytes = self.added_bytes.saturating_add(tensor.bytes().len());
+        self.set_constant(id, tensor);
+    }
+
+    fn set_constant(&mut self, id: ValueId, tensor: Tensor) {
+        let dims = tensor.shape().iter().map(|&d| Dim::Known(d)).collect();
+        self.values[id.index()].value_type = ValueType::tensor(tensor.data_type(), Some(dims));
         self.constants.insert(id, tensor);
+    }
+
+    /// Makes values constants that were computed from others, unless there were too many bytes of such:
+    /// from little a model may make much, in every node anew.
+    pub(crate) fn fold(&mut self, made: Vec<(ValueId, Tensor)>) -> bool {
+        let bytes: usize = made.iter().map(|(_, tensor)| tensor.bytes().len()).sum();
+        let folded = self.folded_bytes.saturating_add(bytes);
+        let most = self.added_bytes.saturating_mul(WIDENING);
+        if folded > most.saturating_add(FOLDED_BYTES) {
+            return false;
+        }
+        self.folded_bytes = folded;
+        made.into_iter()
+            .for_each(|(id, tensor)| self.set_constant(id, tensor));
+        true
     }
 
     /// The constant that a value is, if it is one.
@@ -165,9 +201,16 @@ impl Graph {
         self.constants.get(&id?)
     }
 
-    /// What is known of a value.
+    /// What is known of a value, as far as the model's declarations are true.
     pub fn value(&self, id: ValueId) -> &ValueInfo {
         &self.values[id.index()]
+    }
+
+    /// What is true of a value in every run that takes the inputs: nothing here rests on what the
+    /// model declares of inner values, and axes of two inputs have two names even where it gives
+    /// them one. For values that were added since the last inference nothing is.
+    pub fn proved(&self, id: ValueId) -> &ValueType {
+        self.proved.get(id.index()).unwrap_or(&ValueType::UNKNOWN)
     }
 
     /// For each value, the index of the node that makes it.
@@ -189,24 +232,6 @@ impl Graph {
             counts[id.index()] += 1;
         }
         counts
-    }
-
-    /// Makes every use of `from`, as a node's input or as an output, a use of `to`.
-    pub fn replace_uses(&mut self, from: ValueId, to: ValueId) {
-        for input in self
-            .nodes
-            .iter_mut()
-            .flat_map(|n| n.inputs.iter_mut().flatten())
-        {
-            if *input == from {
-                *input = to;
-            }
-        }
-        for output in &mut self.outputs {
-            if *output == from {
-                *output = to;
-            }
-        }
     }
 
     /// A node of an operator from the table, with outputs that exist already; `None` where this

@@ -20,12 +20,12 @@ pub mod plan;
 pub mod rewrite;
 pub mod session;
 
-pub use lethe_kernels::{error, isa, kernels, tensor};
+pub use lethe_kernels::{error, isa, kernels, limits, tensor};
 
 pub use error::{Error, NodeName, OpError};
 pub use graph::{Dim, Dims, ValueInfo, ValueType};
 pub use isa::{Level, Numerics};
 pub use kernels::threads::Threads;
 pub use operator::InputValue;
-pub use session::{Budget, DeviceChoice, Session, SessionOptions};
+pub use session::{Budget, DeviceChoice, Session, SessionOptions, SplitName};
 pub use tensor::{DataType, Tensor, Value, ValueKind};

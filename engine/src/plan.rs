@@ -45,7 +45,7 @@ pub struct Step {
     pub captures: usize,
     /// The subgraphs, planned.
     pub subplans: Vec<Plan>,
-    /// Types of their outputs as known at load.
+    /// Types of their outputs as proved at load.
     subgraph_outputs: Vec<Vec<ValueType>>,
 }
 
@@ -81,19 +81,33 @@ impl Plan {
             inputs,
             outputs,
             mut constants,
+            ..
         } = graph;
         let weight_bytes = weight_bytes(&nodes, &constants);
-        let steps = nodes
-            .into_iter()
-            .map(|node| step(node, &constants, env, prepare))
-            .collect::<Result<Vec<_>, _>>()?;
-        let read: BTreeSet<ValueId> = steps
-            .iter()
-            .flat_map(|s: &Step| s.inputs.iter().flatten())
-            .chain(&outputs)
-            .copied()
-            .collect();
-        constants.retain(|id, _| read.contains(id));
+        // How many will still read a constant, in the form that it has.
+        let mut readers: BTreeMap<ValueId, usize> = BTreeMap::new();
+        let reads = nodes.iter().flat_map(|node| node.inputs.iter().flatten());
+        for id in reads.chain(&outputs) {
+            *readers.entry(*id).or_default() += 1;
+        }
+        constants.retain(|id, _| readers.contains_key(id));
+        let mut steps: Vec<Step> = Vec::with_capacity(nodes.len());
+        for node in nodes {
+            let given = node.inputs.clone();
+            let step = step(node, &constants, env, prepare)?;
+            for (id, kept) in given.iter().zip(&step.inputs) {
+                // What an operator took into itself is let go at once: weights are here once, not twice.
+                if let (Some(id), None) = (id, kept)
+                    && let Some(left) = readers.get_mut(id)
+                {
+                    *left -= 1;
+                    if *left == 0 {
+                        constants.remove(id);
+                    }
+                }
+            }
+            steps.push(step);
+        }
         let constants = constants
             .into_iter()
             .map(|(id, t)| (id, t.aligned()))
@@ -156,13 +170,8 @@ fn step(
             prepared.operator.into()
         }
     };
-    let output_types = |g: &Graph| {
-        g.outputs
-            .iter()
-            .map(|&id| g.value(id).value_type.clone())
-            .collect::<Vec<_>>()
-    };
-    let subgraph_outputs = node.subgraphs.iter().map(output_types).collect();
+    // Sizes are made of them: what the model declares may be wrong.
+    let subgraph_outputs = node.subgraphs.iter().map(Graph::proved_outputs).collect();
     let subplans = node
         .subgraphs
         .into_iter()

@@ -68,7 +68,7 @@ const PASSES: &[Pass] = &[
     pass("constant folding", fold::apply),
     pass("branches", inline_if::apply),
     pass("common subexpressions", common_subexpressions::apply),
-    Pass { approximate: true, ..cpu_pass("weights as bytes", weights_as_bytes::apply) },
+    Pass { approximate: true, ..cpu_pass(WEIGHTS_AS_BYTES, weights_as_bytes::apply) },
     pass("batch normalization", batch_norm::apply),
     pass("normalization", normalization::apply),
     pass("gelu", gelu::apply),
@@ -76,6 +76,9 @@ const PASSES: &[Pass] = &[
     pass("bias, residual and activation", activation::apply),
     pass("dead code", dead_code::apply),
 ];
+
+/// The name of the rewrite that keeps weights as bytes.
+pub(crate) const WEIGHTS_AS_BYTES: &str = "weights as bytes";
 
 /// Rounds after which rewriting stops even if something still changes.
 const ROUNDS: usize = 10;
@@ -89,6 +92,14 @@ pub struct RewriteReport {
     pub nodes_after: usize,
     /// For each rewrite, the number of places it changed.
     pub changes: Vec<(&'static str, usize)>,
+}
+
+impl RewriteReport {
+    /// Number of places that the rewrite of this name changed.
+    pub fn count(&self, name: &str) -> usize {
+        let own = self.changes.iter().filter(|(other, _)| *other == name);
+        own.map(|(_, count)| count).sum()
+    }
 }
 
 /// Which rewrites are wanted.
@@ -127,6 +138,8 @@ pub fn rewrite(graph: &mut Graph, env: &Env, wanted: Wanted) -> RewriteReport {
         let unknown = operators_of(graph).into_iter().find(|o| !is_known(o));
         debug_assert_eq!(unknown, None, "rewrites make what `made` does not list");
     }
+    // The last round may have added values of which nothing is known yet.
+    infer_types(graph);
     report.nodes_after = graph.node_count();
     report
 }
@@ -152,3 +165,6 @@ fn rewrite_once(graph: &mut Graph, env: &Env, wanted: Wanted, report: &mut Rewri
     }
     changed
 }
+
+#[cfg(test)]
+mod tests;

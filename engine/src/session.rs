@@ -1,16 +1,20 @@
 //! Loading a model and running it.
 
 mod accelerator;
+mod budget;
 mod checks;
+mod overrides;
 
 pub use accelerator::{DeviceChoice, StepDevice};
+pub use budget::Budget;
+pub use checks::SplitName;
 
 use accelerator::Accelerator;
 use bytes::Bytes;
-use checks::{check_inputs, names};
+use checks::{SharedNames, check_inputs, names};
+use overrides::Overrides;
 use smallvec::SmallVec;
 use std::collections::HashMap;
-use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 
@@ -25,54 +29,6 @@ use crate::operator::InputValue;
 use crate::plan::{Layout, Plan, Profile, RunOptions, RunState, StepKind};
 use crate::rewrite::{self, RewriteReport, Wanted};
 use crate::tensor::{DataType, Tensor, Value};
-
-/// Limits on what a model or a run may take, checked before anything is allocated.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Budget {
-    /// Bytes of a run's arena, and of any one tensor.
-    pub memory_bytes: u64,
-    /// Nodes of a model after functions are inlined.
-    pub nodes: usize,
-    /// Depth of subgraphs and functions.
-    pub nesting: usize,
-}
-
-impl Default for Budget {
-    fn default() -> Self {
-        // A wasm32 guest cannot address more than 4 GiB anyway.
-        let memory_bytes = if cfg!(target_pointer_width = "32") {
-            3 << 30
-        } else {
-            64 << 30
-        };
-        Self {
-            memory_bytes,
-            nodes: 1_000_000,
-            nesting: 64,
-        }
-    }
-}
-
-impl Budget {
-    pub(crate) fn check_nesting(&self, depth: usize) -> Result<(), Error> {
-        Self::check("nesting", depth, self.nesting)
-    }
-
-    pub(crate) fn check_nodes(&self, nodes: usize) -> Result<(), Error> {
-        Self::check("nodes", nodes, self.nodes)
-    }
-
-    fn check(what: &'static str, needed: usize, limit: usize) -> Result<(), Error> {
-        if needed <= limit {
-            return Ok(());
-        }
-        Err(Error::Budget {
-            what,
-            needed: needed as u64,
-            limit: limit as u64,
-        })
-    }
-}
 
 /// How a model is loaded and run.
 #[derive(Clone)]
@@ -133,9 +89,12 @@ pub struct Session {
     /// Where in them a name is: a request may have as many names as it likes.
     input_places: HashMap<Arc<str>, usize>,
     output_places: HashMap<Arc<str>, usize>,
+    shared_names: SharedNames,
     metadata: Metadata,
     report: RewriteReport,
     accelerator: Option<Accelerator>,
+    /// Inputs with defaults, where the model has some.
+    overrides: Option<Overrides>,
     /// Memory of runs that are over, for the next ones.
     idle: Mutex<Vec<RunState>>,
 }
@@ -155,6 +114,16 @@ impl Session {
     /// # Errors
     /// As [`Session::load`].
     pub fn from_model(model: &proto::Model, options: &SessionOptions<'_>) -> Result<Self, Error> {
+        options
+            .budget
+            .keep(|| Self::planned(model, options, Overrides::new(model, options)?))
+    }
+
+    fn planned(
+        model: &proto::Model,
+        options: &SessionOptions<'_>,
+        overrides: Option<Overrides>,
+    ) -> Result<Self, Error> {
         let build = BuildOptions {
             files: options.files,
             budget: &options.budget,
@@ -192,6 +161,7 @@ impl Session {
         Ok(Self {
             input_places: places(&inputs),
             output_places: places(&outputs),
+            shared_names: SharedNames::of(&inputs),
             inputs,
             outputs,
             metadata: metadata(model),
@@ -200,6 +170,7 @@ impl Session {
             env,
             budget: options.budget.clone(),
             report,
+            overrides,
             idle: Mutex::default(),
         })
     }
@@ -209,9 +180,20 @@ impl Session {
         &self.inputs
     }
 
+    /// The inputs that have defaults, in the model's order: a run may give them or not.
+    pub fn optional_inputs(&self) -> &[ValueInfo] {
+        self.overrides.as_ref().map_or(&[], Overrides::inputs)
+    }
+
     /// The outputs, in the model's order.
     pub fn outputs(&self) -> &[ValueInfo] {
         &self.outputs
+    }
+
+    /// The names that the model gives several axes of its inputs and that had several sizes in a run
+    /// or layout so far: something to warn of once.
+    pub fn split_names(&self) -> Vec<SplitName> {
+        self.shared_names.split(&self.inputs)
     }
 
     /// What the model says of itself.
@@ -222,6 +204,11 @@ impl Session {
     /// What each rewrite did.
     pub fn rewrites(&self) -> &RewriteReport {
         &self.report
+    }
+
+    /// Whether weights of products are kept as bytes, which was asked for and had its use.
+    pub fn is_quantized(&self) -> bool {
+        self.report.count(rewrite::WEIGHTS_AS_BYTES) > 0
     }
 
     /// The plan that runs.
@@ -239,24 +226,24 @@ impl Session {
     /// # Errors
     /// Where an input is missing, unknown or of the wrong type or shape, or a node fails.
     pub fn run(&self, inputs: &[(&str, Value)]) -> Result<Vec<(String, Value)>, Error> {
-        self.run_with(inputs, None, None)
+        self.run_with(inputs, None)
     }
 
-    /// Runs the model and gives the `wanted` outputs, in that order; all where `None`. Stops before
-    /// the next node once `cancel` is true.
+    /// Runs the model and gives the `wanted` outputs, in that order; all where `None`. Within
+    /// [limits](crate::limits::within) the run takes no more than they say, and ends when they do.
     ///
     /// # Errors
-    /// As [`Session::run`], where an output is unknown or wanted twice, or the run is cancelled, and
+    /// As [`Session::run`], where an output is unknown or wanted twice, or the run is to end, and
     /// in a browser where a device other than the CPU was chosen: that needs [`Session::run_async`].
     pub fn run_with(
         &self,
         inputs: &[(&str, Value)],
         wanted: Option<&[&str]>,
-        cancel: Option<&AtomicBool>,
     ) -> Result<Vec<(String, Value)>, Error> {
         // Nothing that is awaited here pends, except for a GPU in a browser.
-        let mut run = std::pin::pin!(self.run_async(inputs, wanted, cancel));
-        match run.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+        let mut run = std::pin::pin!(self.run_async(inputs, wanted));
+        let polled = || Ok(run.as_mut().poll(&mut Context::from_waker(Waker::noop())));
+        match self.budget.keep(polled)? {
             Poll::Ready(result) => result,
             Poll::Pending => Err(Error::Device {
                 device: self.accelerator.as_ref().map_or("cpu", Accelerator::name),
@@ -268,28 +255,30 @@ impl Session {
     /// The same on any device: in a browser results of a GPU come by the event loop.
     ///
     /// # Errors
-    /// As [`Session::run`], where an output is unknown or wanted twice, or the run is cancelled.
+    /// As [`Session::run`], and where an output is unknown or wanted twice.
     pub async fn run_async(
         &self,
         inputs: &[(&str, Value)],
         wanted: Option<&[&str]>,
-        cancel: Option<&AtomicBool>,
     ) -> Result<Vec<(String, Value)>, Error> {
+        if let Some(other) = self.overriding(inputs)? {
+            return Box::pin(other.run_async(inputs, wanted)).await;
+        }
         let order = self.order(wanted)?;
         let mut is_wanted = vec![false; self.outputs.len()];
         order.iter().for_each(|&i| is_wanted[i] = true);
         let ordered = self.ordered(inputs)?;
         let mut made: Vec<Option<Value>> = vec![None; self.outputs.len()];
         match &self.accelerator {
-            None => self.run_ordered(&ordered, cancel, &mut |i, value| {
+            None => self.run_ordered(&ordered, &mut |i, value| {
                 if is_wanted[i] {
                     made[i] = value.to_value();
                 }
                 Ok(())
             })?,
             Some(accelerator) => {
-                check_inputs(&self.inputs, &ordered)?;
-                let options = self.run_options(cancel);
+                self.check(&ordered)?;
+                let options = self.run_options();
                 let values = accelerator.run(&self.plan, &ordered, options).await?;
                 made = values.into_iter().map(Some).collect();
             }
@@ -306,16 +295,24 @@ impl Session {
             .collect()
     }
 
-    /// Where each step that runs on data would run for inputs of these shapes.
+    /// Where each step that runs on data would run for inputs of these types and shapes
+    /// ([`TensorView::of_shape`](crate::tensor::TensorView::of_shape) will do: elements are not looked at).
     ///
     /// # Errors
     /// As [`Session::run`].
-    pub fn devices(&self, inputs: &[(&str, Value)]) -> Result<Vec<StepDevice>, Error> {
-        let inputs = self.ordered(inputs)?;
-        check_inputs(&self.inputs, &inputs)?;
-        let options = self.run_options(None);
+    pub fn devices(&self, inputs: &[(&str, InputValue<'_>)]) -> Result<Vec<StepDevice>, Error> {
+        if let Some(other) = self.overriding(inputs)? {
+            return other.devices(inputs);
+        }
+        self.budget
+            .keep(|| self.devices_of(&self.in_order(inputs)?))
+    }
+
+    fn devices_of(&self, inputs: &[InputValue<'_>]) -> Result<Vec<StepDevice>, Error> {
+        self.check(inputs)?;
+        let options = self.run_options();
         let Some(accelerator) = &self.accelerator else {
-            let layout = self.plan.layout(&inputs, options)?;
+            let layout = self.plan.layout(inputs, options)?;
             let runs = |kind: &StepKind| !matches!(kind, StepKind::Known | StepKind::Alias);
             let steps = layout
                 .steps
@@ -330,7 +327,7 @@ impl Session {
                 })
                 .collect());
         };
-        let steps = accelerator.steps(&self.plan, &inputs, options)?;
+        let steps = accelerator.steps(&self.plan, inputs, options)?;
         Ok(steps
             .into_iter()
             .map(|(step, reason)| StepDevice {
@@ -354,14 +351,13 @@ impl Session {
     pub fn run_ordered(
         &self,
         inputs: &[InputValue<'_>],
-        cancel: Option<&AtomicBool>,
         take: &mut (dyn FnMut(usize, InputValue<'_>) -> Result<(), Error> + Send),
     ) -> Result<(), Error> {
-        check_inputs(&self.inputs, inputs)?;
+        self.check(inputs)?;
         let mut state = self.take_state();
-        let result = self
-            .plan
-            .run(inputs, &mut state, self.run_options(cancel), take);
+        let options = self.run_options();
+        let run = || self.plan.run(inputs, &mut state, options, take);
+        let result = self.budget.keep(run);
         self.give_state(state);
         result
     }
@@ -376,27 +372,36 @@ impl Session {
         profile: &mut Profile,
         clock: &(dyn Fn() -> u64 + Sync),
     ) -> Result<(), Error> {
+        if let Some(other) = self.overriding(inputs)? {
+            return other.run_profiled(inputs, profile, clock);
+        }
         let inputs = self.ordered(inputs)?;
-        check_inputs(&self.inputs, &inputs)?;
+        self.check(&inputs)?;
         let mut state = self.take_state();
         let clock: &dyn Fn() -> u64 = clock;
         let profile = Some((profile, clock));
-        let options = self.run_options(None);
+        let options = self.run_options();
+        let plan = &self.plan;
         let result = self
-            .plan
-            .run_profiled(&inputs, &mut state, options, profile, &mut |_, _| Ok(()));
+            .budget
+            .keep(|| plan.run_profiled(&inputs, &mut state, options, profile, &mut |_, _| Ok(())));
         self.give_state(state);
         result
     }
 
-    /// The layout that a run on inputs of these shapes uses: its memory, what is known already.
+    /// The layout that a run on inputs of these types and shapes uses: its memory, what is known
+    /// already. As for [`Session::devices`], elements are not looked at.
     ///
     /// # Errors
     /// As [`Session::run`].
-    pub fn layout(&self, inputs: &[(&str, Value)]) -> Result<std::sync::Arc<Layout>, Error> {
-        let inputs = self.ordered(inputs)?;
-        check_inputs(&self.inputs, &inputs)?;
-        self.plan.layout(&inputs, self.run_options(None))
+    pub fn layout(&self, inputs: &[(&str, InputValue<'_>)]) -> Result<Arc<Layout>, Error> {
+        if let Some(other) = self.overriding(inputs)? {
+            return other.layout(inputs);
+        }
+        let inputs = self.in_order(inputs)?;
+        self.check(&inputs)?;
+        self.budget
+            .keep(|| self.plan.layout(&inputs, self.run_options()))
     }
 
     /// Overwrites with zeros the memory that finished runs left for the next ones, and gives the
@@ -412,14 +417,22 @@ impl Session {
             // A lost device has lost its memory too.
             drop(accelerator.wipe());
         }
-        wiped + crate::kernels::scratch::wipe(&self.env.threads)
+        let others = self.overrides.as_ref().map_or(0, Overrides::wipe);
+        wiped + others + crate::kernels::scratch::wipe(&self.env.threads)
     }
 
-    fn run_options<'a>(&'a self, cancel: Option<&'a AtomicBool>) -> RunOptions<'a> {
+    /// The session for a run that gives inputs which have defaults; `None` for any other.
+    fn overriding<T>(&self, inputs: &[(&str, T)]) -> Result<Option<Arc<Self>>, Error> {
+        match &self.overrides {
+            Some(overrides) => overrides.session(self, inputs),
+            None => Ok(None),
+        }
+    }
+
+    fn run_options(&self) -> RunOptions<'_> {
         RunOptions {
             env: &self.env,
             budget: &self.budget,
-            cancel,
             depth: 0,
         }
     }
@@ -438,6 +451,13 @@ impl Session {
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner);
         idle.push(state);
+    }
+
+    /// Checks inputs in the model's order.
+    fn check(&self, inputs: &[InputValue<'_>]) -> Result<(), Error> {
+        check_inputs(&self.inputs, inputs)?;
+        self.shared_names.note(inputs);
+        Ok(())
     }
 
     /// Which outputs are wanted, in that order.
@@ -460,13 +480,28 @@ impl Session {
 
     /// Named inputs in the model's order.
     fn ordered<'a>(&self, inputs: &'a [(&str, Value)]) -> Result<Vec<InputValue<'a>>, Error> {
-        let mut given: SmallVec<[Option<&Value>; 16]> =
+        let inputs = inputs.iter();
+        self.in_places(inputs.map(|(name, value)| (*name, InputValue::from_value(value))))
+    }
+
+    fn in_order<'a>(
+        &self,
+        inputs: &[(&str, InputValue<'a>)],
+    ) -> Result<Vec<InputValue<'a>>, Error> {
+        self.in_places(inputs.iter().copied())
+    }
+
+    fn in_places<'a, 'n>(
+        &self,
+        inputs: impl Iterator<Item = (&'n str, InputValue<'a>)>,
+    ) -> Result<Vec<InputValue<'a>>, Error> {
+        let mut given: SmallVec<[Option<InputValue<'a>>; 16]> =
             SmallVec::from_elem(None, self.inputs.len());
         for (name, value) in inputs {
-            let place = self.input_places.get(*name).copied();
+            let place = self.input_places.get(name).copied();
             let slot = place.map(|i| &mut given[i]).filter(|slot| slot.is_none());
             *slot.ok_or_else(|| Error::UnknownInput {
-                name: (*name).into(),
+                name: name.into(),
                 expected: format!("{}, each once", names(&self.inputs)),
             })? = Some(value);
         }
@@ -474,12 +509,10 @@ impl Session {
             .iter()
             .zip(given)
             .map(|(info, value)| {
-                value
-                    .map(InputValue::from_value)
-                    .ok_or_else(|| Error::MissingInput {
-                        name: info.name.to_string(),
-                        expected: names(&self.inputs),
-                    })
+                value.ok_or_else(|| Error::MissingInput {
+                    name: info.name.to_string(),
+                    expected: names(&self.inputs),
+                })
             })
             .collect()
     }

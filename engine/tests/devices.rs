@@ -6,7 +6,7 @@
 
 use lethe_engine::graph::attributes::Attribute;
 use lethe_engine::onnx::writer::ModelWriter;
-use lethe_engine::{DataType, DeviceChoice, Session, SessionOptions, Tensor, Value};
+use lethe_engine::{DataType, DeviceChoice, InputValue, Session, SessionOptions, Tensor, Value};
 
 /// Numbers without a pattern, between -1 and 1.
 fn noise(shape: &[usize], seed: u64) -> Tensor {
@@ -317,7 +317,12 @@ fn what_a_device_lacks_runs_on_the_cpu_and_says_so() {
             ..SessionOptions::default()
         };
         let session = Session::load(model.to_bytes(), &options).expect("a valid model");
-        let steps = session.devices(&x).expect("inputs that fit");
+        let steps = session
+            .devices(
+                &x.each_ref()
+                    .map(|(name, value)| (*name, InputValue::from_value(value))),
+            )
+            .expect("inputs that fit");
         assert_eq!(steps.len(), 3);
         if steps[0].device == "webgpu" {
             assert_eq!((steps[1].device, steps[2].device), ("cpu", "webgpu"));

@@ -10,6 +10,7 @@ are expected in the interpreter that runs this.
 
 import asyncio
 import json
+import os
 import pathlib
 import shutil
 import subprocess
@@ -20,6 +21,9 @@ import numpy as np
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 MODEL = ROOT / "models" / "digits" / "model.onnx"
+
+# Where a check finds the token that loads models.
+BEARER = "LETHE_BEARER"
 
 # The memory that the server has for the bodies of all requests.
 BODIES_MIB = 8
@@ -40,6 +44,8 @@ class Server:
         assert line.startswith("listening on http://"), line
         self.address = line.split("//")[1].strip()
         self.url = "http://" + self.address
+        # Who loads and unloads models shows it.
+        self.bearer = self.process.stdout.readline().split("Authorization: ")[1].strip()
         return self
 
     def __exit__(self, *_):
@@ -69,14 +75,22 @@ def expected(server):
 
 def triton(module, client, server):
     """The calls that a Triton client makes, over either protocol."""
+    from tritonclient.utils import InferenceServerException
     assert client.is_server_live() and client.is_server_ready()
     assert client.is_model_ready("digits") and client.is_model_ready("digits", "1")
     assert not client.is_model_ready("nothing") if hasattr(client, "_pool") else True
     client.get_server_metadata(), client.get_model_metadata("digits"), client.get_model_config("digits")
     client.get_model_repository_index()
-    client.unload_model("digits")
+    control = {"authorization": os.environ[BEARER]}
+    try:
+        client.unload_model("digits")
+    except InferenceServerException:
+        pass
+    else:
+        raise AssertionError("a model was unloaded by who has no token")
+    client.unload_model("digits", headers=control)
     assert not client.is_model_ready("digits")
-    client.load_model("digits")
+    client.load_model("digits", headers=control)
     assert client.is_model_ready("digits")
     wanted = expected(server)
     for binary in (True, False) if "http" in module.__name__ else (None,):
@@ -89,7 +103,6 @@ def triton(module, client, server):
             output = module.InferRequestedOutput("logits", binary_data=binary)
         result = client.infer("digits", [tensor], outputs=[output], request_id="r1")
         assert np.array_equal(result.as_numpy("logits"), wanted)
-    from tritonclient.utils import InferenceServerException
     for model, shape in (("nothing", IMAGES.shape), ("digits", (2352,))):
         tensor = module.InferInput("input", list(shape), "FP32")
         tensor.set_data_from_numpy(IMAGES.reshape(shape))
@@ -222,8 +235,8 @@ def schemathesis(server):
     command = [
         program, "run", server.url + "/openapi.json", "--checks", "all", "--seed", "7",
         "--max-examples", "40", "--suppress-health-check", "all", "--no-color", "--warnings", "off",
-        # The server is open here: what needs a key is tested elsewhere.
-        "--exclude-checks", "ignored_auth",
+        # The server is open here but for its control: what needs a key is tested elsewhere.
+        "--exclude-checks", "ignored_auth", "-H", "Authorization: " + os.environ[BEARER],
         # A schema cannot say which tensors fit which model: only the server can.
         "--exclude-checks", "positive_data_acceptance",
     ]
@@ -259,7 +272,9 @@ def main():
                 continue
             # In a process of its own: the clients' descriptions of one protocol exclude each other.
             command = [sys.executable, __file__, "--at", server.address, check]
-            done = subprocess.run(command, capture_output=True, text=True, timeout=900)
+            environment = os.environ | {BEARER: server.bearer}
+            done = subprocess.run(command, capture_output=True, text=True, timeout=900,
+                                  env=environment)
             print("ok" if done.returncode == 0 else "FAILED", check, flush=True)
             if done.returncode != 0:
                 failed += 1

@@ -6,7 +6,8 @@
 
 `passing.txt` names the tests that pass, `kind/test` in each line. The list only grows: a test in it
 that fails, or that the standard has no more, is a failure here, and so is one that passes and is not
-in it, until `--add` has been run. The last line is `N passed, N failed`; what the standard has beyond
+in it, until `--add` has been run. What the table of operators takes is held against the standard's
+schemas too (scripts/signatures.py). The last line is `N passed, N failed`; what the standard has beyond
 the list is said above it.
 """
 
@@ -37,6 +38,9 @@ def main():
     parser.add_argument("--add", action="store_true", help="put what passes now into passing.txt")
     options = parser.parse_args()
     subprocess.run([sys.executable, pathlib.Path(__file__).with_name("write_cases.py"), CASES], check=True)
+    schemas = subprocess.run([sys.executable, ROOT / "scripts" / "signatures.py"])
+    if schemas.returncode:
+        print("FAILED: the table of operators and the standard's schemas differ")
     tests = verified(options.lethe.resolve())
     passing = {name for name, failures in tests.items() if not failures}
     listed = set(LIST.read_text().split())
@@ -49,7 +53,7 @@ def main():
     elif new:
         print("FAILED: passes and is not in passing.txt (add it with --add): " + ", ".join(new))
     print(f"{len(tests)} tests in the standard, {len(tests.keys() - listed)} of them beyond the list")
-    failed = len(listed - passing) + (0 if options.add else len(new))
+    failed = len(listed - passing) + (0 if options.add else len(new)) + bool(schemas.returncode)
     print(f"{len(listed & passing)} passed, {failed} failed")
     sys.exit(bool(failed))
 

@@ -53,7 +53,7 @@ fn allocations(folder: &Path, data_set: &str) -> usize {
     let mut bytes = 0;
     let mut run = || {
         session
-            .run_ordered(&inputs, None, &mut |_, output| {
+            .run_ordered(&inputs, &mut |_, output| {
                 if let InputValue::Tensor(view) = output {
                     bytes += view.bytes().len();
                 }

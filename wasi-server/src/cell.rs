@@ -76,7 +76,7 @@ extern "C" fn lethe_load() -> u64 {
         });
         Ok(Answer::Loaded(info))
     });
-    leave(answer)
+    leave(answer, &[])
 }
 
 /// Answers the [`Call`] message that the host has written.
@@ -84,9 +84,10 @@ extern "C" fn lethe_load() -> u64 {
 extern "C" fn lethe_handle() -> u64 {
     let answer = take_request().and_then(|message| {
         let call = Call::decode(message)?;
-        with_handler(|handler| handler.answer_call(&call, None))
+        with_handler(|handler| handler.answer_call(&call))
     });
-    leave(answer)
+    let notes = with_handler(|handler| Ok(handler.notes())).unwrap_or_default();
+    leave(answer, &notes)
 }
 
 /// Calls `f` with the handler of the loaded model.
@@ -103,8 +104,9 @@ fn take_request() -> Result<Bytes, Problem> {
 }
 
 /// Keeps the answer for the host to read: its address in the upper half, its length in the lower.
-fn leave(answer: Result<Answer, Problem>) -> u64 {
-    let bytes = answer.unwrap_or_else(Answer::Problem).encode();
+fn leave(answer: Result<Answer, Problem>, notes: &[String]) -> u64 {
+    let answer = answer.unwrap_or_else(Answer::Problem);
+    let bytes = answer.encode_noted(notes);
     let place = (bytes.as_ptr().addr() as u64) << 32 | bytes.len() as u64;
     STATE.with_borrow_mut(|state| state.answer = bytes);
     place

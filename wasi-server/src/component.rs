@@ -87,7 +87,7 @@ fn answer(
     let mut response_out = Some(response_out);
     let done = crate::cell::with_handler(|handler| {
         let response = match handler.events(&request) {
-            None => handler.handle_shared(&request, &body, None),
+            None => handler.handle_shared(&request, &body),
             Some(Err(problem)) => problem.into(),
             Some(Ok(events)) => {
                 if let Some(out) = response_out.take() {

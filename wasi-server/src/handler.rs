@@ -18,10 +18,8 @@ mod infer;
 mod metadata;
 mod routes;
 
-use std::sync::atomic::AtomicBool;
-
 use bytes::Bytes;
-use lethe_engine::{Session, Value};
+use lethe_engine::{Session, Value, ValueInfo};
 
 use crate::message::HttpCall;
 use crate::octets::Octets;
@@ -51,10 +49,13 @@ pub struct Model {
 impl Model {
     /// Names a loaded model.
     pub fn new(name: impl Into<String>, session: Session) -> Self {
+        let infos = |infos: &[ValueInfo]| infos.iter().map(TensorInfo::of).collect();
         let info = ModelInfo {
             name: name.into(),
-            inputs: session.inputs().iter().map(TensorInfo::of).collect(),
-            outputs: session.outputs().iter().map(TensorInfo::of).collect(),
+            inputs: infos(session.inputs()),
+            optional_inputs: infos(session.optional_inputs()),
+            outputs: infos(session.outputs()),
+            quantized: session.is_quantized(),
         };
         Self { session, info }
     }
@@ -69,7 +70,7 @@ impl Model {
         &self.session
     }
 
-    /// Runs the model; stops before the next node once `cancel` is true.
+    /// Runs the model.
     ///
     /// # Errors
     /// When the inputs do not fit it or an operator fails.
@@ -77,13 +78,12 @@ impl Model {
         &self,
         inputs: &[(String, Value)],
         outputs: Option<&[&str]>,
-        cancel: Option<&AtomicBool>,
     ) -> Result<Vec<(String, Value)>, Problem> {
         let inputs: Vec<(&str, Value)> = inputs
             .iter()
             .map(|(name, value)| (name.as_str(), value.clone()))
             .collect();
-        Ok(self.session.run_with(&inputs, outputs, cancel)?)
+        Ok(self.session.run_with(&inputs, outputs)?)
     }
 }
 
@@ -100,8 +100,6 @@ struct Exchange<'a> {
     request: &'a Request<'a>,
     /// The request's body, where tensors may share it.
     body: Option<&'a Bytes>,
-    /// True once nobody waits for the answer any more.
-    cancel: Option<&'a AtomicBool>,
 }
 
 impl<'a> Exchange<'a> {
@@ -129,33 +127,28 @@ impl Handler {
         &self.models
     }
 
-    /// Answers a request; what goes wrong is an answer too.
-    pub fn handle(&self, request: &Request<'_>) -> Response {
-        self.handle_until(request, None)
+    /// What is worth a warning of what the models were asked so far: names that they give sizes of
+    /// their inputs, which differed.
+    pub fn notes(&self) -> Vec<String> {
+        let split = self.models.iter().flat_map(|m| m.session.split_names());
+        split.map(|name| name.to_string()).collect()
     }
 
-    /// As [`Handler::handle`], giving up before the next node once `cancel` is true.
-    pub fn handle_until(&self, request: &Request<'_>, cancel: Option<&AtomicBool>) -> Response {
+    /// Answers a request; what goes wrong is an answer too.
+    pub fn handle(&self, request: &Request<'_>) -> Response {
         self.answer(&Exchange {
             request,
             body: None,
-            cancel,
         })
     }
 
     /// As [`Handler::handle`], for a request whose body is `body`: tensors among its bytes are used
     /// where they lie.
-    pub fn handle_shared(
-        &self,
-        request: &Request<'_>,
-        body: &Bytes,
-        cancel: Option<&AtomicBool>,
-    ) -> Response {
+    pub fn handle_shared(&self, request: &Request<'_>, body: &Bytes) -> Response {
         let request = Request { body, ..*request };
         self.answer(&Exchange {
             request: &request,
             body: Some(body),
-            cancel,
         })
     }
 
@@ -165,7 +158,6 @@ impl Handler {
         let exchange = Exchange {
             request: &request,
             body: Some(&http.body),
-            cancel: None,
         };
         match route(request.method, request.path) {
             _ if request.accepts(EVENT_STREAM) => None,
@@ -195,7 +187,6 @@ impl Handler {
         self.events_of(Exchange {
             request,
             body: None,
-            cancel: None,
         })
     }
 
@@ -215,12 +206,11 @@ impl Handler {
     }
 
     fn answer_route(&self, route: Route<'_>, exchange: &Exchange<'_>) -> Result<Response, Problem> {
-        let cancel = exchange.cancel;
         Ok(match route {
-            Route::Infer => self.infer(exchange)?.answer(cancel)?,
+            Route::Infer => self.infer(exchange)?.answer()?,
             Route::ModelInfer { name, version } => {
                 let prepared = self.infer_named(&name, version.as_deref(), exchange)?;
-                prepared.answer(cancel)?
+                prepared.answer()?
             }
             Route::Batch => self.batch(exchange)?,
             Route::Health => health(),
@@ -248,5 +238,7 @@ impl Handler {
     }
 }
 
+#[cfg(test)]
+mod linearity;
 #[cfg(test)]
 mod tests;

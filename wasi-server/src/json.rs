@@ -12,6 +12,7 @@
 //! <https://protobuf.dev/programming-guides/json/>.
 
 mod elements;
+mod nesting;
 mod request;
 
 pub use elements::write_elements;

@@ -1,5 +1,6 @@
 //! Loading the model that an image is to hold.
 
+use std::collections::HashMap;
 use std::hint::black_box;
 
 use bytes::Bytes;
@@ -23,13 +24,13 @@ pub(crate) static HEAP: GuestHeap = GuestHeap::new();
 /// hence costs nothing until it is used.
 const HEADROOM_BYTES: usize = 4 << 20;
 
-/// The files that came with the model.
-struct Files(Vec<(String, Bytes)>);
+/// The files that came with the model, by their paths: each weight may name one.
+struct Files(HashMap<String, Bytes>);
 
 impl ExternalData for Files {
     fn open(&self, location: &str) -> Result<Bytes, String> {
-        let file = self.0.iter().find(|(path, _)| path == location);
-        file.map(|(_, content)| content.clone())
+        let file = self.0.get(location);
+        file.cloned()
             .ok_or_else(|| format!("{location:?} did not come with the model"))
     }
 }
@@ -54,7 +55,7 @@ pub(crate) fn load(message: Bytes) -> Result<Model, Problem> {
     };
     // Slices of the message would keep all of it.
     let mut model = onnx::read_model(load.model)?;
-    external_data::take_in(&mut model, &Files(load.files))?;
+    external_data::take_in(&mut model, &Files(load.files.into_iter().collect()))?;
     let warm_up = copied(&load.warm_up)?;
     let name = load.name;
     drop(load.warm_up);
@@ -71,11 +72,11 @@ pub(crate) fn load(message: Bytes) -> Result<Model, Problem> {
     let most = load.options.most_together as usize;
     if !warm_up.is_empty() {
         together::warm_up(&model, &warm_up, most);
-        model.run(&warm_up, None, None)?;
+        model.run(&warm_up, None)?;
     } else if let Some(zeros) = zero_inputs(model.session().inputs(), &|_, _, _| None) {
         together::warm_up(&model, &zeros, most);
         // Not every model takes sizes of 1 and zeros; one that does not is warm later.
-        drop(model.run(&zeros, None, None));
+        drop(model.run(&zeros, None));
     }
     model.session().wipe();
     drop(black_box(Buffer::zeroed(HEADROOM_BYTES)));

@@ -235,6 +235,20 @@ impl Answer {
         writer.finish()
     }
 
+    /// The message, with notes for whoever runs the server: what is worth a warning, and no part of
+    /// the answer.
+    pub fn encode_noted(&self, notes: &[String]) -> Vec<u8> {
+        if notes.is_empty() {
+            return self.encode();
+        }
+        let mut writer = Writer::new();
+        writer.u8(NOTED);
+        writer.length(notes.len());
+        notes.iter().for_each(|note| writer.text(note));
+        writer.nested(|writer| self.write(writer));
+        writer.finish()
+    }
+
     fn write(&self, writer: &mut Writer) {
         match self {
             Self::Loaded(info) => {
@@ -262,11 +276,13 @@ impl Answer {
         }
     }
 
-    /// Reads the message. The host trusts a cell's answer as little as the cell trusts a request.
+    /// Reads the message, without its notes. The host trusts a cell's answer as little as the cell
+    /// trusts a request.
     ///
     /// # Errors
     /// When it does not follow the format.
     pub fn decode(bytes: Bytes) -> Result<Self, WireError> {
+        let (_, bytes) = read_noted(bytes)?;
         if let Some(answers) = read_together(&bytes)? {
             let answers = answers.into_iter().map(Self::decode_one);
             return answers.collect::<Result<_, _>>().map(Self::Together);
@@ -307,6 +323,35 @@ impl Answer {
 
 /// The first byte of several messages in one.
 const TOGETHER: u8 = 4;
+/// The first byte of notes and the answer after them.
+const NOTED: u8 = 5;
+
+/// Whether notes come with an answer.
+pub fn is_noted(answer: &[u8]) -> bool {
+    answer.first() == Some(&NOTED)
+}
+
+/// The notes that come with an answer.
+///
+/// # Errors
+/// When they do not follow the format.
+pub fn notes_in(answer: Bytes) -> Result<Vec<String>, WireError> {
+    Ok(read_noted(answer)?.0)
+}
+
+fn read_noted(bytes: Bytes) -> Result<(Vec<String>, Bytes), WireError> {
+    if !is_noted(&bytes) {
+        return Ok((Vec::new(), bytes));
+    }
+    let mut reader = Reader::new(bytes);
+    reader.u8("notes")?;
+    let count = reader.count(4, "a number of notes")?;
+    let notes = (0..count).map(|_| reader.text("a note"));
+    let notes = notes.collect::<Result<_, _>>()?;
+    let answer = reader.blob("an answer")?;
+    reader.end()?;
+    Ok((notes, answer))
+}
 
 /// Several messages in one.
 fn write_together<T>(writer: &mut Writer, messages: &[T], write: impl Fn(&T, &mut Writer)) {
@@ -447,6 +492,28 @@ mod tests {
         let nested = Call::Together(vec![together]).encode();
         let error = Call::decode(nested.into()).unwrap_err();
         assert_eq!(error.expected, "a call of one request");
+    }
+
+    #[test]
+    fn notes_come_with_an_answer_and_are_no_part_of_it() {
+        let problem = Problem::new(404, "LETHE-MODEL-UNKNOWN", "no");
+        let answer = Answer::Problem(problem.clone());
+        for notes in [vec![], vec!["one".to_owned(), "another".to_owned()]] {
+            let message = Bytes::from(answer.encode_noted(&notes));
+            assert_eq!(is_noted(&message), !notes.is_empty());
+            assert_eq!(notes_in(message.clone()).unwrap(), notes);
+            match Answer::decode(message).unwrap() {
+                Answer::Problem(found) => assert_eq!(found, problem),
+                other => panic!("{other:?}"),
+            }
+        }
+        let nested = Answer::Together(vec![answer]).encode_noted(&["one".to_owned()]);
+        let nested = Bytes::from(nested);
+        let found = Answer::decode(nested.clone());
+        assert!(matches!(found, Ok(Answer::Together(_))), "{found:?}");
+        for len in 1..nested.len() {
+            assert!(notes_in(nested.slice(..len)).is_err(), "{len} bytes");
+        }
     }
 
     #[test]

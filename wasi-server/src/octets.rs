@@ -14,6 +14,21 @@ use bytes::Bytes;
 use lethe_engine::tensor::{Buffer, SharedBytes, Storage, element_count};
 use lethe_engine::{DataType, Tensor};
 
+/// Highest rank that is read: no operator needs nearly as many, and each costs at every step.
+pub const MAX_RANK: usize = 64;
+
+/// The sizes that a request gives as a shape.
+///
+/// # Errors
+/// What was expected and what was found.
+pub fn sizes(shape: &[i64]) -> Result<Vec<usize>, (&'static str, String)> {
+    if shape.len() > MAX_RANK {
+        return Err(("at most 64 sizes", shape.len().to_string()));
+    }
+    let sizes: Result<_, _> = shape.iter().map(|&size| size.try_into()).collect();
+    sizes.map_err(|_| ("sizes of 0 or more", format!("{shape:?}")))
+}
+
 /// A piece of a body, which tensors share where they can.
 #[derive(Debug, Clone, Copy)]
 pub struct Octets<'a> {

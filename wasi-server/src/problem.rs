@@ -13,6 +13,9 @@ use crate::wire::WireError;
 /// Media type of a problem's JSON form.
 pub const PROBLEM_JSON: &str = "application/problem+json";
 
+/// Most models that a problem names.
+const MODELS_NAMED: usize = 32;
+
 /// A request that was not answered, and why.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{detail} ({code})")]
@@ -57,10 +60,21 @@ impl Problem {
         )
     }
 
-    /// 404: no such model.
-    pub fn unknown_model<'a>(name: &str, models: impl Iterator<Item = &'a str>) -> Self {
-        let models: Vec<_> = models.collect();
-        let detail = format!("unknown model {name:?}: there is {}", models.join(", "));
+    /// 422: an input that is there twice.
+    pub fn repeated_input(name: &str) -> Self {
+        Self::wrong_input("LETHE-INPUT-UNKNOWN", name, "each once", "it twice")
+    }
+
+    /// 404: no such model. Of the models that there are some are named, so that an answer to many
+    /// requests stays small.
+    pub fn unknown_model<'a>(name: &str, mut models: impl Iterator<Item = &'a str>) -> Self {
+        let mut named: Vec<_> = models.by_ref().take(MODELS_NAMED).collect();
+        let more = match models.count() {
+            0 => String::new(),
+            count => format!("{count} more"),
+        };
+        named.extend((!more.is_empty()).then_some(&*more));
+        let detail = format!("unknown model {name:?}: there is {}", named.join(", "));
         Self::new(404, "LETHE-MODEL-UNKNOWN", detail)
     }
 
@@ -92,10 +106,13 @@ impl Problem {
             409 => "Conflict",
             410 => "Gone",
             413 => "Content Too Large",
+            414 => "URI Too Long",
             415 => "Unsupported Media Type",
+            421 => "Misdirected Request",
             422 => "Unprocessable Content",
             426 => "Upgrade Required",
             429 => "Too Many Requests",
+            431 => "Request Header Fields Too Large",
             499 => "Client Closed Request",
             503 => "Service Unavailable",
             504 => "Gateway Timeout",
@@ -134,7 +151,8 @@ impl From<Error> for Problem {
             | Error::UnknownOutput { .. }
             | Error::InputType { .. }
             | Error::InputShape { .. }
-            | Error::Budget { .. } => 422,
+            | Error::Budget { .. }
+            | Error::Memory(_) => 422,
             Error::Node {
                 source: OpError::Internal { .. },
                 ..
@@ -172,7 +190,7 @@ mod tests {
     #[test]
     fn no_wrong_request_is_called_a_server_error() {
         for status in [
-            400, 401, 403, 404, 405, 409, 410, 413, 415, 422, 426, 429, 499,
+            400, 401, 403, 404, 405, 409, 410, 413, 414, 415, 421, 422, 426, 429, 431, 499,
         ] {
             let title = Problem::new(status, "LETHE-REQUEST", "").title();
             assert_ne!(title, "Internal Server Error", "{status}");

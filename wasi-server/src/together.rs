@@ -9,8 +9,6 @@
 //! Runs are for 2, 4, 8… requests: so few layouts, one for each number of rows, can be made ready
 //! beforehand.
 
-use std::sync::atomic::AtomicBool;
-
 use lethe_engine::tensor::Buffer;
 use lethe_engine::{DataType, Dim, Session, Tensor, Value, ValueInfo};
 
@@ -22,22 +20,20 @@ use crate::problem::Problem;
 type Values = Vec<(String, Value)>;
 
 impl Handler {
-    /// Answers what a host asks; giving up before the next node once `cancel` is true.
+    /// Answers what a host asks.
     ///
     /// # Errors
     /// When there is no other answer.
-    pub fn answer_call(&self, call: &Call, cancel: Option<&AtomicBool>) -> Result<Answer, Problem> {
+    pub fn answer_call(&self, call: &Call) -> Result<Answer, Problem> {
         Ok(match call {
-            Call::Http(http) => {
-                Answer::Http(self.handle_shared(&http.request(), &http.body, cancel))
-            }
-            Call::Infer(inputs) => Answer::Outputs(self.only_model()?.run(inputs, None, cancel)?),
-            Call::Together(calls) => Answer::Together(self.answer_calls(calls, cancel)),
+            Call::Http(http) => Answer::Http(self.handle_shared(&http.request(), &http.body)),
+            Call::Infer(inputs) => Answer::Outputs(self.only_model()?.run(inputs, None)?),
+            Call::Together(calls) => Answer::Together(self.answer_calls(calls)),
         })
     }
 
     /// Answers several requests, in order.
-    fn answer_calls(&self, calls: &[Call], cancel: Option<&AtomicBool>) -> Vec<Answer> {
+    fn answer_calls(&self, calls: &[Call]) -> Vec<Answer> {
         let mut answers: Vec<(usize, Answer)> = Vec::with_capacity(calls.len());
         let mut left: Vec<(usize, Item<'_>)> = Vec::with_capacity(calls.len());
         for (i, call) in calls.iter().enumerate() {
@@ -45,7 +41,7 @@ impl Handler {
                 Some(Ok(item)) => left.push((i, item)),
                 Some(Err(problem)) => answers.push((i, Answer::Http(problem.into()))),
                 None => {
-                    let answer = self.answer_call(call, cancel);
+                    let answer = self.answer_call(call);
                     answers.push((i, answer.unwrap_or_else(Answer::Problem)));
                 }
             }
@@ -59,7 +55,7 @@ impl Handler {
                 rest = later;
                 let items: Vec<&Item<'_>> = now.iter().map(|(_, item)| item).collect();
                 let places = now.iter().map(|&(i, _)| i);
-                answers.extend(places.zip(answer_items(&items, cancel)));
+                answers.extend(places.zip(answer_items(&items)));
             }
         }
         answers.sort_unstable_by_key(|&(i, _)| i);
@@ -128,13 +124,11 @@ impl Item<'_> {
             && self.wanted() == other.wanted()
     }
 
-    fn run(&self, cancel: Option<&AtomicBool>) -> Answer {
+    fn run(&self) -> Answer {
         match self {
-            Self::Http(prepared) => {
-                Answer::Http(prepared.answer(cancel).unwrap_or_else(Response::from))
-            }
+            Self::Http(prepared) => Answer::Http(prepared.answer().unwrap_or_else(Response::from)),
             Self::Infer(model, inputs) => {
-                let outputs = model.run(inputs, None, cancel).map(Answer::Outputs);
+                let outputs = model.run(inputs, None).map(Answer::Outputs);
                 outputs.unwrap_or_else(Answer::Problem)
             }
         }
@@ -164,16 +158,13 @@ fn alike(mut items: Vec<Placed<'_>>) -> (Vec<Placed<'_>>, Vec<Placed<'_>>) {
 }
 
 /// Answers items that go together.
-fn answer_items(items: &[&Item<'_>], cancel: Option<&AtomicBool>) -> Vec<Answer> {
+fn answer_items(items: &[&Item<'_>]) -> Vec<Answer> {
     let together = || -> Option<Vec<Answer>> {
         let [first, _, ..] = items else { return None };
         let inputs: Vec<_> = items.iter().map(|item| item.inputs()).collect();
         let (stacked, rows) = stacked(&inputs)?;
         let wanted = first.wanted();
-        let outputs = first
-            .model()
-            .run(&stacked, wanted.as_deref(), cancel)
-            .ok()?;
+        let outputs = first.model().run(&stacked, wanted.as_deref()).ok()?;
         let outputs = cut(&outputs, &rows)?;
         let answers = items.iter().zip(outputs);
         Some(
@@ -182,7 +173,7 @@ fn answer_items(items: &[&Item<'_>], cancel: Option<&AtomicBool>) -> Vec<Answer>
                 .collect(),
         )
     };
-    together().unwrap_or_else(|| items.iter().map(|item| item.run(cancel)).collect())
+    together().unwrap_or_else(|| items.iter().map(|item| item.run()).collect())
 }
 
 /// Whether all that a model takes and gives begins with the same named axis.
@@ -272,7 +263,7 @@ pub(crate) fn warm_up(model: &Model, inputs: &[(String, Value)], most: usize) {
     for log in (1..=most.ilog2()).rev() {
         if let Some((inputs, _)) = stacked(&vec![inputs; 1 << log]) {
             // A model that does not take so many is asked alone later.
-            drop(model.run(&inputs, None, None));
+            drop(model.run(&inputs, None));
         }
     }
 }

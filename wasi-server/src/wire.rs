@@ -21,10 +21,10 @@ use bytes::Bytes;
 use lethe_engine::tensor::{Map, MapKeys, OptionalValue, Sequence, Storage, element_count};
 use lethe_engine::{DataType, Tensor, Value, ValueKind};
 
+use crate::octets::MAX_RANK;
+
 /// Deepest nesting of sequences and optionals that is read.
 const MAX_DEPTH: usize = 16;
-/// Highest rank that is read.
-const MAX_RANK: usize = 64;
 /// Alignment of fixed-size elements from the start of a message.
 const ALIGNMENT: usize = 64;
 

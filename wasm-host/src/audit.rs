@@ -7,7 +7,9 @@
 //! ```text
 //! {"seq":1,"time":…,"kind":"open","public_key":…,                  "prev":"000…","hash":"a1…"}
 //! {"seq":2,"time":…,"kind":"request","tenant":…,"status":200,…,    "prev":"a1…", "hash":"b2…"}
-//! {"seq":3,"time":…,"kind":"checkpoint","reason":"closed",         "prev":"b2…", "hash":"c3…","signature":…}
+//! {"seq":3,"time":…,"kind":"refusals","count":40,"codes":{…},…     "prev":"b2…", "hash":"c3…"}
+//! {"seq":4,"time":…,"kind":"change","subject":"model",…             "prev":"c3…", "hash":"d4…"}
+//! {"seq":5,"time":…,"kind":"checkpoint","reason":"closed",         "prev":"d4…", "hash":"e5…","signature":…}
 //! ```
 //!
 //! `hash` is SHA-256 over the line's bytes before `,"hash":`. A signature is Ed25519 over
@@ -22,5 +24,5 @@ pub mod line;
 pub mod log;
 
 pub use chain::{Report, verify};
-pub use line::Entry;
+pub use line::{Change, Entry, Refusals};
 pub use log::{AuditError, AuditLog, AuditSettings, WhenFull};

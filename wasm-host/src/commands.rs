@@ -17,9 +17,11 @@ pub mod verify;
 pub mod verify_receipt;
 
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
-use lethe_engine::Session;
+use lethe_engine::limits::{self, Limits};
 use lethe_engine::onnx::proto;
+use lethe_engine::{Numerics, Session};
 
 use crate::runner::{Runner, RunnerError, SandboxRunner};
 use crate::settings::{Device, Isolation, RunSettings, SettingsError};
@@ -28,7 +30,7 @@ use crate::values::ValueError;
 use crate::verification;
 use crate::wasi_nn::command::CommandRunError;
 use lethe_sandbox::model_file::{ModelFile, ModelFileError};
-use lethe_sandbox::{ModelSource, Sandbox, SandboxError, model_name};
+use lethe_sandbox::{ModelSource, Sandbox, SandboxError, deadline, model_name};
 
 /// How a command that could be carried out ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,6 +91,28 @@ pub enum CommandError {
     /// The arguments ask for what cannot be had.
     #[error("{0}")]
     Request(String),
+}
+
+/// Does the work of a command, whose runs in this process end when its time is up.
+///
+/// # Errors
+/// Those of the command.
+pub fn in_time(
+    settings: &RunSettings,
+    work: impl FnOnce() -> Result<Outcome, CommandError>,
+) -> Result<Outcome, CommandError> {
+    let timeout = settings.timeout();
+    let limits = Limits {
+        memory_bytes: u64::MAX,
+        stop: deadline::stop_at(Instant::now() + timeout),
+    };
+    let (done, is_late) = limits::within(limits, || (work(), limits::is_stopped()));
+    match is_late && done.is_err() {
+        true => Err(CommandError::Request(format!(
+            "it took longer than {timeout:?} [LETHE-DEADLINE]"
+        ))),
+        false => done,
+    }
 }
 
 /// A model that is ready to run.
@@ -169,6 +193,12 @@ fn check_device(settings: &RunSettings) -> Result<(), CommandError> {
     if sandboxed && settings.device != Device::Cpu {
         return Err(CommandError::Request(format!(
             "device {} cannot be reached from a sandbox: run with --isolation none",
+            settings.device
+        )));
+    }
+    if settings.numerics.0 == Numerics::Reproducible && settings.device != Device::Cpu {
+        return Err(CommandError::Request(format!(
+            "device {} does not give reproducible results, the cpu does",
             settings.device
         )));
     }

@@ -26,6 +26,7 @@ mod code_pages;
 pub mod commands;
 #[cfg(target_os = "linux")]
 pub mod harden;
+mod machine;
 mod private_file;
 pub mod progress;
 pub mod receipt;

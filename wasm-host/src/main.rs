@@ -15,7 +15,7 @@ use lethe_host::commands::run_component::RunComponent;
 use lethe_host::commands::serve::Serve;
 use lethe_host::commands::verify::Verify;
 use lethe_host::commands::verify_receipt::VerifyReceipt;
-use lethe_host::commands::{CommandError, Outcome};
+use lethe_host::commands::{CommandError, Outcome, in_time};
 use lethe_host::settings::RunSettings;
 use lethe_server::wipe_on_free::WipeOnFree;
 
@@ -60,14 +60,14 @@ fn main() -> ExitCode {
         Err(error) => return refuse(&error),
     };
     let result = match command {
-        Command::Run(run) => run.run(&settings, json),
+        Command::Run(run) => in_time(&settings, || run.run(&settings, json)),
         Command::RunComponent(component) => component.run(&settings),
-        Command::Bench(bench) => bench.run(&settings, json),
-        Command::Inspect(inspect) => inspect.run(&settings, json),
+        Command::Bench(bench) => in_time(&settings, || bench.run(&settings, json)),
+        Command::Inspect(inspect) => in_time(&settings, || inspect.run(&settings, json)),
         Command::Keys(keys) => keys.run(json),
         Command::Audit(audit) => audit.run(json),
-        Command::VerifyReceipt(verify) => verify.run(&settings, json),
-        Command::Verify(verify) => verify.run(&settings, json),
+        Command::VerifyReceipt(verify) => in_time(&settings, || verify.run(&settings, json)),
+        Command::Verify(verify) => in_time(&settings, || verify.run(&settings, json)),
         Command::Serve(serve) => serve.run(&settings),
         Command::Bundle(bundle) => bundle.run(&settings, json),
         Command::Prepare(prepare) => prepare.run(&settings, json),

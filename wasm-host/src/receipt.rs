@@ -16,6 +16,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::io;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -51,15 +52,18 @@ pub struct ModelIdentity {
 
 impl ModelIdentity {
     /// What stands for this model.
-    pub fn of(source: &ModelSource) -> Self {
+    ///
+    /// # Errors
+    /// When one of its files cannot be read or has changed since it was opened.
+    pub fn of(source: &ModelSource) -> io::Result<Self> {
         let files = source.files.iter();
-        Self {
+        Ok(Self {
             name: source.name.clone(),
-            sha256: source.model.sha256(),
+            sha256: source.model.sha256()?,
             files: files
-                .map(|(path, content)| (path.clone(), content.sha256()))
-                .collect(),
-        }
+                .map(|(path, content)| Ok((path.clone(), content.sha256()?)))
+                .collect::<io::Result<_>>()?,
+        })
     }
 }
 
@@ -95,7 +99,10 @@ pub struct RunIdentity {
     pub native_kernels: bool,
     /// Instruction set of the native kernels.
     pub kernels: String,
-    /// What was done to the model's graph.
+    /// Where they ran: `cpu`, or what a GPU calls itself. Receipts of versions that did not say have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device: Option<String>,
+    /// What was done to the model's graph, which may be less than what was asked for.
     pub graph: GraphSettings,
 }
 
@@ -106,6 +113,7 @@ impl RunIdentity {
         numerics: Numerics,
         native_kernels: bool,
         level: Level,
+        device: &str,
         graph: GraphSettings,
     ) -> Self {
         Self {
@@ -113,6 +121,7 @@ impl RunIdentity {
             numerics: NumericsName(numerics).to_string(),
             native_kernels,
             kernels: level.to_string(),
+            device: Some(device.into()),
             graph,
         }
     }
@@ -336,7 +345,14 @@ impl Receipt {
             return Verdict::NotReproducible;
         }
         let mut differences = Differences::default();
-        let identity = ModelIdentity::of(model);
+        let identity = match ModelIdentity::of(model) {
+            Ok(identity) => identity,
+            Err(error) => {
+                let found = format!("a file that cannot be read: {error}");
+                differences.compare("model", &found, &self.model.sha256);
+                return Verdict::Differs(differences.0);
+            }
+        };
         differences.compare("model", &identity.sha256, &self.model.sha256);
         let files = |model: &ModelIdentity| {
             let files = model.files.iter();

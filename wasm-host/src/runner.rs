@@ -31,6 +31,9 @@ pub trait Runner: Sync {
     /// The inputs that a run needs, in the model's order.
     fn inputs(&self) -> &[ValueInfo];
 
+    /// The inputs that have defaults.
+    fn optional_inputs(&self) -> &[ValueInfo];
+
     /// The outputs, in the model's order.
     fn outputs(&self) -> &[ValueInfo];
 
@@ -39,6 +42,18 @@ pub trait Runner: Sync {
     /// # Errors
     /// Where inputs do not fit the model, a node fails or a limit is exceeded.
     fn run(&self, inputs: &[(&str, Value)]) -> Result<Vec<(String, Value)>, RunnerError>;
+
+    /// What is worth a warning of the runs so far.
+    fn notes(&self) -> Vec<String> {
+        match (self.sandbox(), self.session()) {
+            (Some(sandbox), _) => sandbox.notes(),
+            (None, Some(session)) => {
+                let split = session.split_names();
+                split.iter().map(ToString::to_string).collect()
+            }
+            (None, None) => Vec::new(),
+        }
+    }
 
     /// The sandbox, where the model runs in one.
     fn sandbox(&self) -> Option<&Sandbox> {
@@ -54,6 +69,10 @@ pub trait Runner: Sync {
 impl Runner for Session {
     fn inputs(&self) -> &[ValueInfo] {
         Session::inputs(self)
+    }
+
+    fn optional_inputs(&self) -> &[ValueInfo] {
+        Session::optional_inputs(self)
     }
 
     fn outputs(&self) -> &[ValueInfo] {
@@ -74,6 +93,7 @@ impl Runner for Session {
 pub struct SandboxRunner {
     sandbox: Sandbox,
     inputs: Vec<ValueInfo>,
+    optional_inputs: Vec<ValueInfo>,
     outputs: Vec<ValueInfo>,
 }
 
@@ -84,6 +104,7 @@ impl SandboxRunner {
         let info = sandbox.info();
         Self {
             inputs: infos(&info.inputs),
+            optional_inputs: infos(&info.optional_inputs),
             outputs: infos(&info.outputs),
             sandbox,
         }
@@ -93,6 +114,10 @@ impl SandboxRunner {
 impl Runner for SandboxRunner {
     fn inputs(&self) -> &[ValueInfo] {
         &self.inputs
+    }
+
+    fn optional_inputs(&self) -> &[ValueInfo] {
+        &self.optional_inputs
     }
 
     fn outputs(&self) -> &[ValueInfo] {

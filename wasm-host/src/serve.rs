@@ -11,6 +11,7 @@
 //! | --- | --- |
 //! | [`settings`] | what can be set, and where |
 //! | `listener` | connections: limits, time-outs, TLS, draining |
+//! | `origins` | web pages that may call, and names that the server may be called by |
 //! | `access` | keys, tokens, what a tenant may do |
 //! | `inference` | requests that run a model |
 //! | `control` | requests about the server: models, figures, pages |
@@ -22,6 +23,7 @@
 //! | `together` | requests that are answered by one run |
 //! | `body` | bodies, read into memory that is wiped |
 //! | `ending` | what is written down when a request ends |
+//! | `records` | what else is: models that come and go, who is turned away |
 //! | `figures` | what is counted |
 //! | `wiping` | connections whose idle buffers hold nothing |
 //!
@@ -34,9 +36,12 @@ mod control;
 mod ending;
 mod figures;
 mod grpc;
+mod in_process;
 mod inference;
 mod listener;
 pub mod loaded;
+mod origins;
+mod records;
 pub mod repository;
 mod session;
 pub mod settings;
@@ -47,6 +52,7 @@ mod wiping;
 
 use std::future::Future;
 use std::io;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -54,6 +60,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, header};
+use axum::middleware::{self, Next};
 use axum::response::Response;
 use axum::routing::any;
 use lethe_server::handler::allowed;
@@ -69,11 +76,13 @@ use crate::tenants::{
     Admission, AdmissionSettings, Authenticator, JwtSettings, JwtVerifier, KeyFile, Refusal,
     Tenants,
 };
-use access::Access;
+use access::{Access, Caller};
 use body::{Coding, Room};
 use figures::Figures;
 use inference::Answered;
-use listener::Listeners;
+use listener::{Listeners, Place};
+use origins::{Entrance, Origins};
+use records::{Records, Refused};
 use repository::Repository;
 use session::Sessions;
 use settings::{Given, ServeSettings};
@@ -81,6 +90,8 @@ use tls::Tls;
 
 /// The target of the spans that are sent to a collector.
 pub const TRACES: &str = "lethe::traces";
+
+pub use access::ControlToken;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -100,7 +111,7 @@ pub struct Server {
     /// Drawn at start, so that numbers of requests differ between servers.
     mark: u32,
     tls: Option<Tls>,
-    audit: Option<AuditLog>,
+    records: Arc<Records>,
     /// Signs receipts.
     signing: Option<Arc<SigningKey>>,
 }
@@ -113,10 +124,15 @@ impl std::fmt::Debug for Server {
     }
 }
 
-/// The limits of tenants in the settings.
+/// The limits of tenants in the settings. Where nothing tells tenants from each other, there is nobody
+/// to be starved by them.
 fn tenants(given: &Given) -> Result<Tenants, String> {
     let Some(table) = &given.tenants else {
-        return Ok(Tenants::default());
+        let are_known = given.keys.is_some() || given.jwt_jwks.is_some();
+        return Ok(match are_known {
+            true => Tenants::default(),
+            false => Tenants::alone(),
+        });
     };
     let tenants = toml::Value::Table(table.clone()).try_into();
     tenants.map_err(|error: toml::de::Error| format!("tenants: {}", error.message()))
@@ -127,7 +143,7 @@ impl Server {
     ///
     /// # Errors
     /// A sentence that says which setting cannot be followed.
-    pub fn new(given: &Given, repository: Repository) -> Result<Arc<Self>, String> {
+    pub fn new(given: &Given, mut repository: Repository) -> Result<Arc<Self>, String> {
         let settings = given.with_defaults().map_err(|error| error.to_string())?;
         let keys = given.keys.as_deref().map(KeyFile::open).transpose();
         let tokens = match (&given.jwt_issuer, &given.jwt_audience, &given.jwt_jwks) {
@@ -159,11 +175,20 @@ impl Server {
         let tenants = tenants(given)?;
         let gate = AdmissionSettings {
             permits: settings.max_running,
-            ..AdmissionSettings::default()
+            queue_per_tenant: settings.max_waiting_per_tenant,
+            queue: settings.max_waiting,
         };
         let mut mark = [0; 4];
         ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), &mut mark)
             .map_err(|_| "the system has no randomness")?;
+        let figures = Arc::new(Figures::new());
+        let records = Arc::new(Records::new(audit.transpose()?, figures.clone()));
+        let of_models = records.clone();
+        repository.tell(move |change| of_models.model(change));
+        if given.keys.is_some() {
+            records.read("keys", None);
+        }
+        records.read("settings", given.file_sha256.clone());
         Ok(Arc::new(Self {
             admission: Admission::new(tenants.clone(), gate),
             access: Access::new(
@@ -173,19 +198,24 @@ impl Server {
                 },
                 settings.admin_tenants.clone(),
                 tenants,
-            ),
+            )?,
             sessions: Sessions::new(settings.max_sessions),
             bodies: Room::new(settings.max_bodies_bytes),
             settings,
             repository,
-            figures: Arc::new(Figures::new()),
+            figures,
             draining: AtomicBool::new(false),
             next_request: AtomicU64::new(0),
             mark: u32::from_le_bytes(mark),
             tls,
-            audit: audit.transpose()?,
+            records,
             signing: signing.map_err(|error| error.to_string())?.map(Arc::new),
         }))
+    }
+
+    /// The token of who loads and unloads models, where no keys are set.
+    pub fn control_token(&self) -> Option<&ControlToken> {
+        self.access.control_token()
     }
 
     /// The models.
@@ -199,18 +229,24 @@ impl Server {
             Ok(tenants) => {
                 self.access.set_tenants(tenants.clone());
                 self.admission.set_limits(tenants);
+                self.records.read("settings", given.file_sha256.clone());
             }
             Err(error) => tracing::error!(%error, "the limits of tenants stay"),
         }
-        self.access.refresh();
+        self.refresh_keys();
         self.repository.rescan();
         self.reload_certificate();
-        tracing::info!("settings were read again");
+    }
+
+    fn refresh_keys(&self) {
+        for read in self.access.refresh() {
+            self.records.read(read, None);
+        }
     }
 
     fn reload_certificate(&self) {
         match self.tls.as_ref().map(Tls::reload) {
-            Some(Ok(true)) => tracing::info!("the certificate was read again"),
+            Some(Ok(true)) => self.records.read("certificate", None),
             Some(Err(error)) => tracing::error!(%error, "the certificate read before stays"),
             Some(Ok(false)) | None => {}
         }
@@ -226,6 +262,7 @@ impl Server {
         stop: impl Future<Output = ()> + Send + 'static,
     ) -> io::Result<()> {
         let settings = &self.settings;
+        let is_loopback = listener.local_addr()?.ip().to_canonical().is_loopback();
         let unix = settings.unix_socket.as_deref().map(listener::unix);
         let listeners = Listeners {
             tcp: listener,
@@ -245,9 +282,11 @@ impl Server {
             server.draining.store(true, Ordering::Relaxed);
             server.admission.drain();
         };
-        let served = listeners.serve(router(self.clone()), limits, stop).await;
+        let router = router(self.clone(), is_loopback);
+        let served = listeners.serve(router, limits, stop).await;
         watcher.abort();
-        if let Some(audit) = &self.audit {
+        self.records.write_refusals(true);
+        if let Some(audit) = &self.records.audit {
             audit.close().map_err(io::Error::other)?;
         }
         if let Some(path) = &self.settings.unix_socket {
@@ -258,7 +297,8 @@ impl Server {
     }
 
     fn is_ready(&self) -> bool {
-        let writes_down = self.audit.as_ref().is_none_or(AuditLog::is_healthy);
+        let audit = self.records.audit.as_ref();
+        let writes_down = audit.is_none_or(AuditLog::is_healthy);
         writes_down && !self.draining.load(Ordering::Relaxed)
     }
 }
@@ -267,12 +307,21 @@ impl Server {
 async fn watch_files(server: Arc<Server>) {
     loop {
         tokio::time::sleep(Duration::from_secs(1)).await;
-        server.access.refresh();
+        server.records.write_refusals(false);
+        server.refresh_keys();
         server.reload_certificate();
     }
 }
 
-fn router(server: Arc<Server>) -> Router {
+fn router(server: Arc<Server>, is_loopback: bool) -> Router {
+    let door = Door {
+        origins: Arc::new(Origins {
+            pages: server.settings.cors_origins.clone(),
+            hosts: server.settings.allowed_hosts.clone(),
+        }),
+        is_loopback,
+        server: server.clone(),
+    };
     let origins = &server.settings.cors_origins;
     let cors = (!origins.is_empty()).then(|| {
         let origin = match origins.iter().any(|origin| origin == "*") {
@@ -294,10 +343,48 @@ fn router(server: Arc<Server>) -> Router {
         .route("/api/v1/stream", any(stream::open))
         .fallback(respond)
         .with_state(server);
-    match cors {
+    let router = match cors {
         Some(cors) => router.layer(cors),
         None => router,
-    }
+    };
+    // Outside of all else: what is not let in is answered by nothing behind it.
+    router.layer(middleware::from_fn_with_state(door, enter))
+}
+
+/// What requests pass before all else.
+#[derive(Clone)]
+struct Door {
+    origins: Arc<Origins>,
+    is_loopback: bool,
+    server: Arc<Server>,
+}
+
+async fn enter(State(door): State<Door>, request: Request, next: Next) -> Response {
+    let server = &door.server;
+    let peer = request.extensions().get::<Place>().and_then(|p| p.peer);
+    let entrance = Entrance {
+        // Web pages reach no socket of this machine's files.
+        is_loopback: door.is_loopback && peer.is_some(),
+        is_tls: server.tls.is_some() && peer.is_some(),
+    };
+    let is_page = || control::is_page(request.uri().path());
+    let Err(problem) = door.origins.check(&request, entrance, is_page) else {
+        return next.run(request).await;
+    };
+    let id = server.request_id(request.headers());
+    let refused = Refused {
+        request_id: id.to_str().unwrap_or_default().into(),
+        route: "any",
+        peer,
+        ..Refused::default()
+    };
+    server.records.refuse(&refused, &problem);
+    let mut response = match is_grpc(&request) {
+        true => grpc::refuse(problem),
+        false => with_headers(problem, None),
+    };
+    response.headers_mut().insert(REQUEST_ID, id);
+    response
 }
 
 /// What is known of a request before its body is read.
@@ -308,6 +395,8 @@ struct Head {
     /// The client's name for it, or ours.
     id: HeaderValue,
     begun: tokio::time::Instant,
+    /// Where it comes from; a Unix socket has no address.
+    peer: Option<IpAddr>,
 }
 
 impl Head {
@@ -326,6 +415,34 @@ impl Head {
 }
 
 impl Server {
+    /// Whom a request comes from; who is nobody is written down.
+    ///
+    /// # Errors
+    /// 401.
+    fn caller(
+        &self,
+        headers: &HeaderMap,
+        request_id: &str,
+        route: &'static str,
+        peer: Option<IpAddr>,
+    ) -> Result<Caller, Problem> {
+        let caller = self.access.caller(headers, request_id, route, peer);
+        caller.inspect_err(|problem| {
+            let refused = Refused {
+                request_id: request_id.into(),
+                route,
+                peer,
+                ..Refused::default()
+            };
+            self.records.refuse(&refused, problem);
+        })
+    }
+
+    /// Writes down what a caller was refused.
+    fn checked<T>(&self, caller: &Caller, checked: Result<T, Problem>) -> Result<T, Problem> {
+        checked.inspect_err(|problem| self.records.refuse(&caller.into(), problem))
+    }
+
     fn request_id(&self, headers: &HeaderMap) -> HeaderValue {
         let is_short =
             |id: &&HeaderValue| id.len() <= 128 && id.as_bytes().iter().all(u8::is_ascii_graphic);
@@ -376,11 +493,7 @@ impl opentelemetry::propagation::Extractor for Headers<'_> {
 }
 
 async fn respond_within(server: Arc<Server>, request: Request) -> Response {
-    let is_grpc = request
-        .headers()
-        .get(header::CONTENT_TYPE)
-        .is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"));
-    if is_grpc {
+    if is_grpc(&request) {
         return grpc::respond(server, request).await;
     }
     let (parts, body) = request.into_parts();
@@ -390,6 +503,7 @@ async fn respond_within(server: Arc<Server>, request: Request) -> Response {
         uri: parts.uri,
         headers: parts.headers,
         begun: tokio::time::Instant::now(),
+        peer: parts.extensions.get::<Place>().and_then(|p| p.peer),
     };
     let coding = Coding::of_answer(&head.headers);
     let is_head = head.method == Method::HEAD;
@@ -407,6 +521,11 @@ async fn respond_within(server: Arc<Server>, request: Request) -> Response {
         *response.body_mut() = axum::body::Body::empty();
     }
     response
+}
+
+fn is_grpc(request: &Request) -> bool {
+    let content_type = request.headers().get(header::CONTENT_TYPE);
+    content_type.is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
 }
 
 fn with_receipt(answered: Answered, coding: Option<Coding>) -> Response {

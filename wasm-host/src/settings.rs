@@ -1,17 +1,18 @@
 //! How a model is run, as the command line says it.
 
 use std::fmt;
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::str::FromStr;
 use std::time::Duration;
 
 use lethe_engine::kernels::env::Env;
 use lethe_engine::kernels::threads::ThreadsError;
 use lethe_engine::session::DeviceChoice;
-use lethe_engine::{Level, Numerics, SessionOptions, Threads};
-
+use lethe_engine::{Budget, Level, Numerics, SessionOptions, Threads};
 use lethe_sandbox::model_file::ModelFile;
 use lethe_sandbox::{Limits, SandboxSettings};
+
+use crate::machine;
 
 /// Where kernels run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -112,9 +113,45 @@ pub struct RunSettings {
         help_heading = "Running"
     )]
     pub numerics: NumericsName,
+    /// Memory that a model, and each of its runs, may take [default: three quarters of the machine's]
+    #[arg(
+        long,
+        global = true,
+        env = "LETHE_MEMORY_MB",
+        value_name = "MIB",
+        help_heading = "Running"
+    )]
+    pub memory_mb: Option<NonZeroU32>,
+    /// Time that the runs of a command may take in all; for serve see --request-timeout-ms
+    #[arg(
+        long,
+        global = true,
+        value_name = "S",
+        default_value = "3600",
+        help_heading = "Running"
+    )]
+    pub timeout_s: NonZeroU32,
 }
 
 impl RunSettings {
+    /// Time that the runs of a command may take.
+    pub fn timeout(&self) -> Duration {
+        Duration::from_secs(self.timeout_s.get().into())
+    }
+
+    /// What a model, and each of its runs, may take in this process.
+    pub fn budget(&self) -> Budget {
+        let given = self.memory_mb.map(|mb| u64::from(mb.get()) << 20);
+        let three_quarters = || machine::memory_bytes().map(|bytes| bytes / 4 * 3);
+        let default = Budget::default();
+        Budget {
+            memory_bytes: given
+                .or_else(three_quarters)
+                .unwrap_or(default.memory_bytes),
+            ..default
+        }
+    }
+
     /// The instruction set.
     pub fn level(&self) -> Level {
         self.kernels.unwrap_or_else(Level::best)
@@ -139,7 +176,11 @@ impl RunSettings {
                 threads: Threads::new(self.thread_count())?,
             },
             limits: Limits {
-                deadline: Duration::from_secs(3600),
+                deadline: self.timeout(),
+                memory_bytes: match self.memory_mb {
+                    Some(_) => usize::try_from(self.budget().memory_bytes).unwrap_or(usize::MAX),
+                    None => Limits::default().memory_bytes,
+                },
                 ..Limits::default()
             },
             ..SandboxSettings::default()
@@ -159,6 +200,18 @@ impl RunSettings {
                 reason: "this build has no CUDA".into(),
             }),
         }
+    }
+
+    /// What the device calls itself: `cpu`, or the name of a GPU.
+    ///
+    /// # Errors
+    /// When it is not there.
+    pub fn device_name(&self) -> Result<String, SettingsError> {
+        Ok(match self.device_choice()? {
+            #[cfg(feature = "webgpu")]
+            DeviceChoice::WebGpu(gpu) => format!("webgpu: {}", gpu.adapter()),
+            _ => Device::Cpu.to_string(),
+        })
     }
 
     /// From now on no more of the GPU's memory is used, where models run on it.
@@ -189,6 +242,7 @@ impl RunSettings {
             numerics: self.numerics.0,
             threads: Threads::new(self.thread_count())?,
             device: self.device_choice()?,
+            budget: self.budget(),
             files,
             ..SessionOptions::default()
         })

@@ -17,7 +17,7 @@ pub mod keys;
 pub mod limits;
 
 pub use admission::{Admission, AdmissionSettings, AdmissionStats, Permit, Refusal};
-pub use authenticator::{Authenticator, Unauthenticated};
+pub use authenticator::{Authenticator, Unauthenticated, bearer};
 pub use jwt::{JwtRefusal, JwtSettings, JwtVerifier};
 pub use keys::KeyFile;
 pub use limits::{TenantLimits, Tenants};

@@ -246,6 +246,10 @@ mod tests {
         let broken = [
             file("b.npy", b"\x93NUMPY\x01\x00\xff\xff"),
             file("b.json", b"[1, 2"),
+            file(
+                "nested.json",
+                br#"{"datatype": "FP32", "shape": [1, 3], "data": [[1], [2], [3]]}"#,
+            ),
             file("b.png", b"not a picture"),
             file("b.wav", b"RIFF"),
             file("b.npz", b"PK"),

@@ -102,7 +102,8 @@ impl TestFolder {
         failures: &mut Vec<Failure>,
     ) -> Result<(), Failure> {
         let data_set = file_name(folder);
-        let inputs = read_inputs(folder, runner.inputs())?;
+        let declared = [runner.inputs(), runner.optional_inputs()].concat();
+        let inputs = read_inputs(folder, &declared)?;
         let borrowed: Vec<(&str, Value)> = inputs
             .iter()
             .map(|(n, v)| (n.as_str(), v.clone()))

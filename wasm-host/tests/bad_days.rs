@@ -23,6 +23,10 @@ mod endings;
 mod guests;
 #[path = "support/models.rs"]
 mod models;
+#[path = "bad_days/pages.rs"]
+mod pages;
+#[path = "bad_days/refusals.rs"]
+mod refusals;
 #[path = "bad_days/server.rs"]
 mod server;
 #[path = "support/serving.rs"]

@@ -1,5 +1,8 @@
 //! The binary `lethe` as a shell sees it: exit codes, one line on errors, JSON for programs.
 
+#[path = "support/models.rs"]
+mod models;
+
 use serde_json::Value as Json;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -140,6 +143,66 @@ fn what_cannot_be_done_is_one_line_and_code_2() {
         );
         assert_eq!(text(&output.stdout), "", "{name}: half an answer");
     }
+}
+
+/// Files of an adversary: a dimension that nobody has memory for, constants that grow, loops without end.
+#[test]
+fn what_takes_too_much_is_one_line_with_a_code() {
+    use lethe_engine::onnx::writer::ModelWriter;
+    use lethe_engine::{DataType, Tensor};
+    use models::Endless;
+
+    let folder = Folder::new("too-much");
+    let huge = ModelWriter::new(17)
+        .input("x", DataType::Float32, &["n", "2147483647"])
+        .node("Relu", &["x"], &["y"], vec![])
+        .output("y");
+    let huge = folder.file("huge.onnx", &huge.to_bytes());
+    let size = Tensor::from_slice(&[1], &[1i64 << 31]).unwrap();
+    let folded = ModelWriter::new(17)
+        .input("x", DataType::Float32, &["n"])
+        .constant("size", &size)
+        .node("ConstantOfShape", &["size"], &["zeros"], vec![])
+        .node("Cos", &["zeros"], &["ones"], vec![])
+        .node("ReduceSum", &["ones"], &["sum"], vec![])
+        .node("Add", &["x", "sum"], &["y"], vec![])
+        .output("y");
+    let folded = folder.file("folded.onnx", &folded.to_bytes());
+    let endless = folder.file("endless.onnx", &models::looping(Endless::Always));
+    let growing = folder.file("growing.onnx", &models::growing());
+    let (x, memory, time) = ("--input=x=[1]", "--memory-mb=256", "--timeout-s=1");
+    for (arguments, expected) in [
+        (&["inspect", &huge][..], None),
+        (&["bench", &huge], Some("more than")),
+        (&["inspect", &folded], None),
+        (&["run", &folded, x, memory], Some("[LETHE-BUDGET]")),
+        (&["bench", &folded, memory], Some("[LETHE-BUDGET]")),
+        (&["inspect", &endless], None),
+        (&["run", &endless, x, time], Some("[LETHE-DEADLINE]")),
+        (&["bench", &endless, time], Some("[LETHE-DEADLINE]")),
+        (&["run", &growing, x, memory], Some("[LETHE-BUDGET]")),
+    ] {
+        let output = lethe(arguments);
+        let stderr = text(&output.stderr);
+        match expected {
+            None => assert_eq!(output.status.code(), Some(0), "{arguments:?}: {stderr}"),
+            Some(expected) => {
+                assert_eq!(output.status.code(), Some(2), "{arguments:?}: {stderr}");
+                assert_eq!(stderr.lines().count(), 1, "{arguments:?}: {stderr}");
+                assert!(stderr.contains(expected), "{arguments:?}: {stderr}");
+            }
+        }
+    }
+    // A GPU gives no reproducible bits, whether there is one or not.
+    let arguments = [
+        "run",
+        DIGITS,
+        SAMPLE,
+        "--device=webgpu",
+        "--numerics=reproducible",
+    ];
+    let stderr = text(&lethe(&arguments).stderr);
+    assert!(stderr.contains("does not give reproducible"), "{stderr}");
 }
 
 #[test]
@@ -336,6 +399,36 @@ fn inspect_tells_what_a_model_needs() {
             .as_u64()
             .is_some_and(|bytes| bytes > 0)
     );
+}
+
+#[test]
+fn sizes_that_have_one_name_may_differ_and_are_warned_of() {
+    use lethe_engine::DataType::Float32;
+    let folder = Folder::new("two-sizes");
+    let model = lethe_engine::onnx::writer::ModelWriter::new(17)
+        .input("a", Float32, &["n"])
+        .input("b", Float32, &["n"])
+        .node("Add", &["a", "b"], &["y"], vec![])
+        .output("y");
+    let path = folder.file("model.onnx", &model.to_bytes());
+    for (b, warnings) in [("b=3", 0), ("b=1", 1)] {
+        let inspect = ["inspect", &path, "--shape", "a=3", "--shape", b];
+        let report = json(&[&inspect[..], &["--json"]].concat());
+        let found = report["warnings"].as_array().expect("warnings");
+        assert_eq!(found.len(), warnings, "{found:?}");
+        let printed = text(&lethe(&inspect).stdout);
+        assert_eq!(
+            printed.contains("warning: the model gives one name"),
+            warnings == 1
+        );
+    }
+    let run = |b| lethe(&["run", &path, "--input", "a=[1, 2]", "--input", b]);
+    for (b, warned) in [("b=[3, 4]", false), ("b=[3]", true)] {
+        let output = run(b);
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(0), "{said}");
+        assert_eq!(said.contains("the model gives one name"), warned, "{said}");
+    }
 }
 
 #[test]

@@ -42,6 +42,43 @@ fn a_run_beyond_its_deadline_is_stopped() {
     assert_eq!(code(&sandbox, 4), None, "the next request");
 }
 
+/// A window as large as half of the image takes minutes, in one call of a kernel.
+#[test]
+fn a_kernel_beyond_the_deadline_is_stopped_on_either_side() {
+    for native_kernels in [false, true] {
+        let settings = SandboxSettings {
+            native_kernels,
+            limits: Limits {
+                deadline: Duration::from_millis(300),
+                ..Limits::default()
+            },
+            cache: Some(Path::new(env!("CARGO_TARGET_TMPDIR")).join("sandbox-cache")),
+            ..SandboxSettings::default()
+        };
+        let source = ModelSource::new("window", models::window());
+        let sandbox = Sandbox::new(&source, &settings).unwrap();
+        let zeros = |size: usize| {
+            let zeros = vec![0.0f32; size * size];
+            Value::Tensor(Tensor::from_slice(&[1, 1, size, size], &zeros).unwrap())
+        };
+        let ask = |image, window| {
+            sandbox.run(vec![
+                ("x".into(), zeros(image)),
+                ("w".into(), zeros(window)),
+            ])
+        };
+        let begun = Instant::now();
+        let problem = ask(2048, 1023).unwrap_err();
+        assert_eq!(problem.code, "LETHE-DEADLINE", "{problem}");
+        let took = begun.elapsed();
+        assert!(
+            took < Duration::from_secs(20),
+            "native {native_kernels}: {took:?}"
+        );
+        ask(8, 3).expect("the next request");
+    }
+}
+
 #[test]
 fn a_run_beyond_its_memory_is_stopped() {
     let free = sandbox(Limits::default());

@@ -152,7 +152,7 @@ fn verify_receipt_runs_the_request_again() {
         numerics: Numerics::Reproducible,
         ..SessionOptions::default()
     };
-    let session = Session::load(source.model.bytes().clone(), &options).unwrap();
+    let session = Session::load(source.model.bytes().unwrap(), &options).unwrap();
     let handler = Handler::new(vec![Model::new("digits", session)], 1 << 20);
     let request = Request::json("POST", "/api/v1/infer", body.as_bytes());
     let answer = handler.handle(&request);
@@ -164,9 +164,10 @@ fn verify_receipt_runs_the_request_again() {
             numerics,
             true,
             Level::best(),
+            "cpu",
             GraphSettings::default(),
         );
-        let model = ModelIdentity::of(&source);
+        let model = ModelIdentity::of(&source).unwrap();
         Receipt::issue(&model, &run, &request, &answer, &key)
     };
     let good = issue(Numerics::Reproducible);

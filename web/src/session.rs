@@ -1,9 +1,11 @@
 //! A loaded model.
 
-use std::collections::BTreeMap;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use lethe_engine::session::DeviceChoice;
-use lethe_engine::{DataType, Dim, Numerics, SessionOptions, ValueInfo};
+use lethe_engine::{DataType, Dim, InputValue, Numerics, SessionOptions, ValueInfo};
 use wasm_bindgen::JsValue;
 use wasm_bindgen::prelude::wasm_bindgen;
 
@@ -30,9 +32,19 @@ async fn device(backend: &str) -> Result<DeviceChoice, Failure> {
     }
 }
 
+#[wasm_bindgen]
+extern "C" {
+    #[wasm_bindgen(js_namespace = console, js_name = warn)]
+    fn console_warn(text: &str);
+}
+
 /// A model that can be run.
 #[wasm_bindgen]
-pub struct Session(lethe_engine::Session);
+pub struct Session {
+    engine: lethe_engine::Session,
+    /// The names of axes that the console was warned of.
+    warned: RefCell<BTreeSet<Arc<str>>>,
+}
 
 #[wasm_bindgen]
 impl Session {
@@ -61,10 +73,10 @@ impl Session {
             device: device(&backend).await?,
             ..SessionOptions::default()
         };
-        Ok(Self(lethe_engine::Session::load(
-            model.into_bytes(),
-            &options,
-        )?))
+        Ok(Self {
+            engine: lethe_engine::Session::load(model.into_bytes(), &options)?,
+            warned: RefCell::default(),
+        })
     }
 
     /// Runs the model on the inputs `names`, each with its one of `values`, and gives the outputs
@@ -82,7 +94,12 @@ impl Session {
         let wanted: Option<Vec<&str>> = wanted
             .as_ref()
             .map(|names| names.iter().map(String::as_str).collect());
-        let outputs = self.0.run_async(&inputs, wanted.as_deref(), None).await?;
+        let outputs = self.engine.run_async(&inputs, wanted.as_deref()).await?;
+        for split in self.engine.split_names() {
+            if self.warned.borrow_mut().insert(split.name.clone()) {
+                console_warn(&format!("lethe: {split}"));
+            }
+        }
         Ok(outputs.into_iter().map(|(_, value)| Value(value)).collect())
     }
 
@@ -95,8 +112,13 @@ impl Session {
         names: Vec<String>,
         values: Vec<Value>,
     ) -> Result<Vec<StepPlacement>, Failure> {
-        let steps = &self.0.plan().steps;
-        let devices = self.0.devices(&inputs(&names, values))?;
+        let steps = &self.engine.plan().steps;
+        let inputs = inputs(&names, values);
+        let inputs: Vec<_> = inputs
+            .iter()
+            .map(|(name, value)| (*name, InputValue::from_value(value)))
+            .collect();
+        let devices = self.engine.devices(&inputs)?;
         Ok(devices
             .into_iter()
             .map(|place| StepPlacement {
@@ -111,25 +133,25 @@ impl Session {
     /// What the inputs must be, in the model's order.
     #[wasm_bindgen(getter)]
     pub fn inputs(&self) -> Vec<ValueDescription> {
-        describe(self.0.inputs())
+        describe(self.engine.inputs())
     }
 
     /// What the outputs are, in the model's order.
     #[wasm_bindgen(getter)]
     pub fn outputs(&self) -> Vec<ValueDescription> {
-        describe(self.0.outputs())
+        describe(self.engine.outputs())
     }
 
     /// The tool that wrote the model, with its version.
     #[wasm_bindgen(getter)]
     pub fn producer(&self) -> String {
-        self.0.metadata().producer.clone()
+        self.engine.metadata().producer.clone()
     }
 
     /// `domain version` for each opset the model imports.
     #[wasm_bindgen(getter)]
     pub fn opsets(&self) -> Vec<String> {
-        let opsets = &self.0.metadata().opsets;
+        let opsets = &self.engine.metadata().opsets;
         opsets
             .iter()
             .map(|(domain, version)| format!("{domain} {version}"))
@@ -140,7 +162,7 @@ impl Session {
     #[wasm_bindgen(getter)]
     pub fn operators(&self) -> Vec<String> {
         let mut counts = BTreeMap::<&str, usize>::new();
-        for step in &self.0.plan().steps {
+        for step in &self.engine.plan().steps {
             *counts.entry(&step.name.op_type).or_default() += 1;
         }
         counts
@@ -152,12 +174,12 @@ impl Session {
     /// Bytes of the weights that the model runs with, after the rewrites.
     #[wasm_bindgen(getter, js_name = weightBytes)]
     pub fn weight_bytes(&self) -> f64 {
-        self.0.plan().weight_bytes() as f64
+        self.engine.plan().weight_bytes() as f64
     }
 
     /// Overwrites what runs have left in memory and gives the number of bytes.
     pub fn wipe(&self) -> f64 {
-        self.0.wipe() as f64
+        self.engine.wipe() as f64
     }
 }
 

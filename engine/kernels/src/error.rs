@@ -5,6 +5,7 @@
 
 use std::fmt;
 
+use crate::limits::{Ended, Shortage};
 use crate::tensor::{DataType, Shape};
 
 /// Which node of a model.
@@ -45,6 +46,16 @@ pub enum Error {
     InvalidGraph {
         /// Which rule and where.
         reason: String,
+    },
+    /// A version newer than any that is known: what it means is not known either.
+    #[error("{what} {found} is newer than the newest known, {newest}")]
+    Version {
+        /// The version of what: `opset` with its domain, `IR version`.
+        what: String,
+        /// The version that the model has.
+        found: i64,
+        /// The newest known.
+        newest: i64,
     },
     /// No implementation of a node's operator.
     #[error("{node}: unknown operator")]
@@ -122,6 +133,9 @@ pub enum Error {
         /// What is allowed.
         limit: u64,
     },
+    /// Memory that is not to be had: the run may not have more, or there is no more.
+    #[error("too large: {0}")]
+    Memory(#[from] Shortage),
     /// The device cannot do what was asked.
     #[error("device {device}: {reason}")]
     Device {
@@ -135,12 +149,39 @@ pub enum Error {
     Cancelled,
 }
 
+impl From<Shortage> for OpError {
+    fn from(shortage: Shortage) -> Self {
+        Self::TooLarge {
+            what: shortage.to_string(),
+        }
+    }
+}
+
+impl From<Ended> for Error {
+    fn from(ended: Ended) -> Self {
+        match ended {
+            Ended::Stopped => Self::Cancelled,
+            Ended::Shortage(shortage) => shortage.into(),
+        }
+    }
+}
+
+impl From<Ended> for OpError {
+    fn from(ended: Ended) -> Self {
+        match ended {
+            Ended::Stopped => Self::Subgraph(Box::new(Error::Cancelled)),
+            Ended::Shortage(shortage) => shortage.into(),
+        }
+    }
+}
+
 impl Error {
     /// A stable code that every door shows and `docs/errors.md` explains.
     pub fn code(&self) -> &'static str {
         match self {
             Self::Malformed { .. } => "LETHE-MODEL-MALFORMED",
             Self::InvalidGraph { .. } => "LETHE-MODEL-INVALID",
+            Self::Version { .. } => "LETHE-MODEL-VERSION",
             Self::UnknownOperator { .. } => "LETHE-OPERATOR-UNKNOWN",
             Self::ExternalData { .. } => "LETHE-MODEL-EXTERNAL-DATA",
             Self::Node { source, .. } => source.code(),
@@ -149,7 +190,7 @@ impl Error {
             Self::UnknownOutput { .. } => "LETHE-OUTPUT-UNKNOWN",
             Self::InputType { .. } => "LETHE-INPUT-TYPE",
             Self::InputShape { .. } => "LETHE-INPUT-SHAPE",
-            Self::Budget { .. } => "LETHE-BUDGET",
+            Self::Budget { .. } | Self::Memory(_) => "LETHE-BUDGET",
             Self::Device { .. } => "LETHE-DEVICE",
             Self::Cancelled => "LETHE-CANCELLED",
         }
@@ -243,6 +284,30 @@ pub enum OpError {
         /// What was found.
         found: String,
     },
+    /// An attribute that the operator does not have, or not in the node's opset.
+    #[error("attribute {name} is unknown: {known}")]
+    UnknownAttribute {
+        /// Its name.
+        name: String,
+        /// What the operator has instead, or in which opsets it has it.
+        known: String,
+    },
+    /// More inputs or outputs than the operator has.
+    #[error(
+        "{found} {what}{}, the operator has {}",
+        if *found == 1 { "" } else { "s" },
+        if *most == 0 { "none".into() } else { format!("at most {most}: {known}") },
+    )]
+    Surplus {
+        /// `input` or `output`.
+        what: &'static str,
+        /// How many the node has.
+        found: usize,
+        /// How many the operator has at most.
+        most: usize,
+        /// Their names.
+        known: String,
+    },
     /// Something the specification allows and this implementation does not have.
     #[error("unsupported: {what}")]
     Unsupported {
@@ -296,7 +361,10 @@ impl OpError {
             }
             Self::Shape { .. } | Self::ByteLength { .. } => "LETHE-NODE-SHAPE",
             Self::Value { .. } => "LETHE-NODE-VALUE",
-            Self::MissingAttribute { .. } | Self::Attribute { .. } => "LETHE-NODE-ATTRIBUTE",
+            Self::MissingAttribute { .. }
+            | Self::Attribute { .. }
+            | Self::UnknownAttribute { .. } => "LETHE-NODE-ATTRIBUTE",
+            Self::Surplus { .. } => "LETHE-NODE-SURPLUS",
             Self::Unsupported { .. } => "LETHE-UNSUPPORTED",
             Self::TooLarge { .. } => "LETHE-BUDGET",
             Self::Subgraph(error) => error.code(),

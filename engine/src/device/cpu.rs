@@ -62,7 +62,7 @@ impl Device for Cpu {
     }
 
     fn allocate(&self, len_bytes: usize) -> Result<CpuBuffer, Error> {
-        Ok(CpuBuffer(Mutex::new(Buffer::zeroed(len_bytes))))
+        Ok(CpuBuffer(Mutex::new(Buffer::try_zeroed(len_bytes)?)))
     }
 
     fn fits(&self, buffer: &CpuBuffer, len_bytes: usize) -> bool {

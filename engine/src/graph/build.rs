@@ -2,12 +2,12 @@
 //! operators are looked up and parsed.
 
 use smallvec::SmallVec;
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use super::functions::{FunctionTable, Inlined};
 use super::order::sorted;
-use super::{Attributes, Dim, Graph, Node, ValueId, ValueType};
+use super::{Attributes, Dim, Graph, Node, ValueId, ValueInfo, ValueType};
 use crate::error::{Error, NodeName, OpError};
 use crate::graph::attributes::Attribute;
 use crate::onnx::external_data::ExternalData;
@@ -39,7 +39,8 @@ pub fn build(model: &proto::Model, options: &BuildOptions<'_>) -> Result<Graph, 
         functions: FunctionTable::new(&model.functions),
         node_count: std::cell::Cell::new(0),
     };
-    let opsets = opsets(&model.opset_import);
+    check_ir_version(model)?;
+    let opsets = opsets(&model.opset_import)?;
     let (graph, captures) = builder.graph(graph, &opsets, None, 0)?;
     match captures.first() {
         Some(name) => Err(undefined(name)),
@@ -50,22 +51,83 @@ pub fn build(model: &proto::Model, options: &BuildOptions<'_>) -> Result<Graph, 
 /// Opset versions by domain.
 pub(super) type Opsets = HashMap<String, i64>;
 
+/// The newest version of the file format that is known.
+const NEWEST_IR_VERSION: i64 = 14;
+
+fn check_ir_version(model: &proto::Model) -> Result<(), Error> {
+    match model.ir_version {
+        Some(found) if found > NEWEST_IR_VERSION => Err(Error::Version {
+            what: "IR version".into(),
+            found,
+            newest: NEWEST_IR_VERSION,
+        }),
+        _ => Ok(()),
+    }
+}
+
 /// Opsets by domain, the default domain under its long name.
-pub(super) fn opsets(imports: &[proto::OperatorSetId]) -> Opsets {
-    let entry = |o: &proto::OperatorSetId| {
-        (
-            domain_name(o.domain.as_deref()).to_string(),
-            o.version.unwrap_or(1),
-        )
-    };
-    imports.iter().map(entry).collect()
+///
+/// # Errors
+/// Where one is newer than those that are known: its operators may mean something else.
+pub(super) fn opsets(imports: &[proto::OperatorSetId]) -> Result<Opsets, Error> {
+    let versions = imports.iter().map(version_of);
+    for (domain, found) in versions.clone() {
+        if let Some(newest) = operators::newest_opset(domain)
+            && found > newest
+        {
+            return Err(Error::Version {
+                what: format!("{domain} opset"),
+                found,
+                newest,
+            });
+        }
+    }
+    Ok(versions
+        .map(|(domain, version)| (domain.into(), version))
+        .collect())
+}
+
+fn version_of(import: &proto::OperatorSetId) -> (&str, i64) {
+    (
+        domain_name(import.domain.as_deref()),
+        import.version.unwrap_or(1),
+    )
 }
 
 /// Opset versions that a model imports, by domain, sorted.
 pub fn opset_versions(model: &proto::Model) -> Vec<(String, i64)> {
-    let mut versions: Vec<_> = opsets(&model.opset_import).into_iter().collect();
-    versions.sort();
+    let versions = model.opset_import.iter().map(version_of);
+    let versions: BTreeMap<&str, i64> = versions.collect();
     versions
+        .into_iter()
+        .map(|(domain, version)| (domain.into(), version))
+        .collect()
+}
+
+/// Inputs of a model that have an initializer as their default. Before IR version 4 initializers had to be
+/// among the inputs, and are constants.
+pub fn inputs_with_defaults(model: &proto::Model) -> Vec<ValueInfo> {
+    let Some(graph) = model.graph.as_ref().filter(|_| model.ir_version >= Some(4)) else {
+        return Vec::new();
+    };
+    let sparse = graph.sparse_initializer.iter();
+    let sparse = sparse.filter_map(|sparse| sparse.values.as_ref()?.name.as_deref());
+    let dense = graph
+        .initializer
+        .iter()
+        .filter_map(|tensor| tensor.name.as_deref());
+    let defaults: HashSet<&str> = dense.chain(sparse).collect();
+    let info = |input: &proto::ValueInfo| {
+        let name = input
+            .name
+            .as_deref()
+            .filter(|name| defaults.contains(name))?;
+        Some(ValueInfo {
+            name: name.into(),
+            value_type: value_type(input.r#type.as_ref()),
+        })
+    };
+    graph.input.iter().filter_map(info).collect()
 }
 
 /// A node's domain, the default one under its long name.
@@ -196,7 +258,7 @@ impl Builder<'_> {
         }
         for input in &message.input {
             let name = input.name.as_deref().unwrap_or_default();
-            // Old models list initializers among the inputs; those are defaults, kept constant.
+            // Initializers among the inputs are defaults, constant for all who give nothing else.
             if !scope.names.contains_key(name) {
                 let id = scope.define(name, value_type(input.r#type.as_ref()))?;
                 scope.graph.inputs.push(id);
@@ -267,6 +329,9 @@ impl Builder<'_> {
             values::tensor_from_sparse(sparse, self.options.files, limit)?
         } else {
             let attributes = self.attributes(node, name, &mut Vec::new())?;
+            let (inputs, outputs) = (listed(&node.input), listed(&node.output));
+            let checked = operators::CONSTANT.check(&name.domain, &inputs, &outputs, &attributes);
+            checked.map_err(fail)?;
             constant_tensor(&attributes).map_err(fail)?
         };
         match node.output.first().filter(|n| !n.is_empty()) {
@@ -296,6 +361,15 @@ impl Builder<'_> {
         }
         let mut subgraph_messages = Vec::new();
         let attributes = self.attributes(message, &name, &mut subgraph_messages)?;
+        let fail = |source| Error::Node {
+            node: Box::new(name.clone()),
+            source,
+        };
+        let (listed_inputs, listed_outputs) = (listed(&message.input), listed(&message.output));
+        let signature = entry.signature;
+        signature
+            .check(entry.domain, &listed_inputs, &listed_outputs, &attributes)
+            .map_err(fail)?;
         let mut built = Vec::new();
         for subgraph in subgraph_messages {
             built.push(self.graph(subgraph, opsets, Some(scope), depth + 1)?);
@@ -323,10 +397,6 @@ impl Builder<'_> {
         for name in &all {
             inputs.push(Some(scope.resolve(name)?));
         }
-        let fail = |source| Error::Node {
-            node: Box::new(name.clone()),
-            source,
-        };
         let operator = (entry.parse)(&attributes).map_err(fail)?;
         let mut outputs: SmallVec<[Option<ValueId>; 2]> = SmallVec::new();
         for output in &message.output {
@@ -421,6 +491,11 @@ impl Builder<'_> {
             }
         })
     }
+}
+
+/// Which of a node's inputs or outputs are there: an empty name stands for an absent one.
+fn listed(names: &[String]) -> SmallVec<[bool; 8]> {
+    names.iter().map(|name| !name.is_empty()).collect()
 }
 
 /// The declared type of an attribute or, in old models that declare none, the field that is set.
@@ -525,8 +600,11 @@ fn value_kind(message: &proto::Type) -> Option<ValueKind> {
 
 #[cfg(test)]
 mod tests {
+    use super::*;
+    use crate::onnx;
+    use crate::onnx::external_data::NoExternalData;
     use crate::onnx::writer::ModelWriter;
-    use crate::tensor::{DataType, Tensor, Value};
+    use crate::tensor::Value;
     use crate::{Session, SessionOptions};
 
     /// `y = x + w`, or `y = x` where `w` is not used, with these two as `w`.
@@ -553,5 +631,126 @@ mod tests {
         assert_eq!(sum(2.0, 3.0, false), Ok(vec![1.0]));
         let error = sum(2.0, 3.0, true).expect_err("which one?");
         assert!(error.contains("\"w\""), "{error}");
+    }
+
+    /// The error of loading a model of these nodes, which has the inputs x and z and the output y.
+    fn refusal(model: ModelWriter) -> Option<(&'static str, String)> {
+        let model = model
+            .input("x", DataType::Float32, &["2"])
+            .input("z", DataType::Float32, &["2"])
+            .output("y");
+        let loaded = Session::load(model.to_bytes(), &SessionOptions::default());
+        loaded.err().map(|error| (error.code(), error.to_string()))
+    }
+
+    #[test]
+    fn what_an_operator_does_not_have_is_refused_at_load() {
+        let int = |name: &'static str| vec![(name, Attribute::Int(1))];
+        for (op_type, inputs, outputs, attributes, expected) in [
+            ("Neg", &["x"][..], &["y"][..], vec![], None),
+            ("Neg", &["x", ""], &["y", ""], int("__note"), None),
+            (
+                "Softmax",
+                &["x"],
+                &["y"],
+                int("temperature"),
+                Some((
+                    "LETHE-NODE-ATTRIBUTE",
+                    "node \"#0\" (ai.onnx.Softmax, opset 17): attribute temperature is unknown: the \
+                     operator has axis (opsets are known up to 28)",
+                )),
+            ),
+            (
+                "Erf",
+                &["x", "z"],
+                &["y"],
+                vec![],
+                Some((
+                    "LETHE-NODE-SURPLUS",
+                    "node \"#0\" (ai.onnx.Erf, opset 17): 2 inputs, the operator has at most 1: input",
+                )),
+            ),
+            (
+                "Erf",
+                &["x"],
+                &["y", "other"],
+                vec![],
+                Some((
+                    "LETHE-NODE-SURPLUS",
+                    "node \"#0\" (ai.onnx.Erf, opset 17): 2 outputs, the operator has at most 1: output",
+                )),
+            ),
+            (
+                "Add",
+                &["x"],
+                &["y"],
+                vec![],
+                Some((
+                    "LETHE-NODE-INPUT-MISSING",
+                    "node \"#0\" (ai.onnx.Add, opset 17): input B is missing",
+                )),
+            ),
+            (
+                "Constant",
+                &[],
+                &["y"],
+                int("valu"),
+                Some((
+                    "LETHE-NODE-ATTRIBUTE",
+                    "node \"#0\" (ai.onnx.Constant, opset 17): attribute valu is unknown: the operator \
+                     has sparse_value, value, value_float, value_floats, value_int, value_ints, \
+                     value_string, value_strings (opsets are known up to 28)",
+                )),
+            ),
+        ] {
+            let found = refusal(ModelWriter::new(17).node(op_type, inputs, outputs, attributes));
+            let expected = expected.map(|(code, text)| (code, text.to_owned()));
+            assert_eq!(found, expected, "{op_type}");
+        }
+    }
+
+    #[test]
+    fn versions_newer_than_known_are_refused_at_load() {
+        let neg = |model: ModelWriter| model.node("Neg", &["x"], &["y"], vec![]);
+        for (model, expected) in [
+            (ModelWriter::new(28), None),
+            (ModelWriter::new(17).import("ai.onnx.ml", 5), None),
+            (ModelWriter::new(17).import("example.org", 99), None),
+            (
+                ModelWriter::new(99),
+                Some("ai.onnx opset 99 is newer than the newest known, 28"),
+            ),
+            (
+                ModelWriter::new(17).import("ai.onnx.ml", 6),
+                Some("ai.onnx.ml opset 6 is newer than the newest known, 5"),
+            ),
+            (
+                ModelWriter::new(17).import("com.microsoft", 2),
+                Some("com.microsoft opset 2 is newer than the newest known, 1"),
+            ),
+        ] {
+            let found = refusal(neg(model));
+            let expected = expected.map(|text| ("LETHE-MODEL-VERSION", text.to_owned()));
+            assert_eq!(found, expected);
+        }
+        let mut model = onnx::read_model(neg(ModelWriter::new(17)).output("y").to_bytes().into())
+            .expect("a model");
+        for (version, is_known) in [(14, true), (15, false)] {
+            model.ir_version = Some(version);
+            model.graph.as_mut().expect("a graph").input.clear();
+            let options = BuildOptions {
+                files: &NoExternalData,
+                budget: &Budget::default(),
+            };
+            let error = build(&model, &options)
+                .map(drop)
+                .expect_err("x is not there");
+            let code = if is_known {
+                "LETHE-MODEL-INVALID"
+            } else {
+                "LETHE-MODEL-VERSION"
+            };
+            assert_eq!(error.code(), code, "{error}");
+        }
     }
 }

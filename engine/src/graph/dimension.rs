@@ -12,7 +12,8 @@ use crate::tensor::Shape;
 pub enum Dim {
     /// A number.
     Known(usize),
-    /// A name: equal names within a model are equal sizes.
+    /// A name. What a model declares may give one name to sizes that differ in a run, so equal
+    /// names are equal sizes only in what is [proved](super::Graph::proved).
     Symbol(Arc<str>),
     /// Anything.
     Unknown,
@@ -39,11 +40,40 @@ impl Dim {
         }
     }
 
-    /// Whether the two are certainly equal.
+    /// Whether the two are certainly equal, where equal names are.
     pub fn surely_equals(&self, other: &Self) -> bool {
         self != &Self::Unknown && self == other
     }
+
+    /// Whether the two may well be equal: where nothing is known of one, it is not the 1 that
+    /// broadcasts, and a size that is one of several is that of its names.
+    pub(crate) fn likely_equals(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Unknown, other) | (other, Self::Unknown) => *other != Self::Known(1),
+            (Self::Symbol(a), Self::Symbol(b)) => {
+                let among = |a: &str, b: &str| a.split('|').all(|a| b.split('|').any(|b| a == b));
+                among(a, b) || among(b, a)
+            }
+            (a, b) => a == b,
+        }
+    }
+
+    /// The size that axes of two names broadcast to, `a|b`: the same for the same two names, in
+    /// whichever order they come together with others.
+    pub(crate) fn either(a: &str, b: &str) -> Self {
+        let mut names: SmallVec<[&str; 2 * NAMES_JOINED]> = a.split('|').collect();
+        names.extend(b.split('|'));
+        names.sort_unstable();
+        names.dedup();
+        match names.len() {
+            0..=NAMES_JOINED => Self::Symbol(names.join("|").into()),
+            _ => Self::Unknown,
+        }
+    }
 }
+
+/// Names of which one size may be made: what is known stays small however many a model has.
+const NAMES_JOINED: usize = 8;
 
 impl From<usize> for Dim {
     fn from(n: usize) -> Self {
@@ -128,6 +158,34 @@ impl From<&Dim> for Int {
             Dim::Known(n) => i64::try_from(*n).map_or(Self::Unknown, Self::Known),
             Dim::Symbol(name) => Self::Symbol(name.clone()),
             Dim::Unknown => Self::Unknown,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_likely_is_less_than_sure() {
+        let symbol = |name: &str| Dim::Symbol(name.into());
+        let (one, two, n, m) = (Dim::Known(1), Dim::Known(2), symbol("n"), symbol("m"));
+        for (a, b, likely) in [
+            (&one, &one, true),
+            (&two, &one, false),
+            (&n, &n, true),
+            (&n, &m, false),
+            (&n, &symbol("m|n"), true),
+            (&symbol("m|n"), &symbol("k|n"), false),
+            (&n, &two, false),
+            (&Dim::Unknown, &Dim::Unknown, true),
+            (&Dim::Unknown, &two, true),
+            (&Dim::Unknown, &n, true),
+            (&Dim::Unknown, &one, false),
+        ] {
+            assert_eq!(a.likely_equals(b), likely, "{a} and {b}");
+            assert_eq!(b.likely_equals(a), likely, "{b} and {a}");
+            assert!(!a.surely_equals(b) || likely, "{a} and {b}");
         }
     }
 }

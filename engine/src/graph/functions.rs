@@ -85,7 +85,7 @@ impl Function<'_> {
         };
         Ok(Inlined {
             nodes: function.node.iter().map(|n| substitution.node(n)).collect(),
-            opsets: opsets(&function.opset_import),
+            opsets: opsets(&function.opset_import)?,
         })
     }
 }

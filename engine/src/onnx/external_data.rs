@@ -1,9 +1,16 @@
-//! Weights kept in files beside the model.
+//! Weights kept in files beside the model, or read from the model's own file when they are wanted.
 
 use bytes::Bytes;
+use std::collections::BTreeSet;
+use std::ops::Range;
 
 use super::proto::{self, StringStringEntry};
 use crate::error::Error;
+use crate::tensor::SharedBytes;
+
+/// The location by which an outline of a model names the model's own file. No file has it: what
+/// comes from outside is refused by it, unless whoever reads files gives it a meaning.
+pub const ITSELF: &str = ":model";
 
 /// Gives the bytes of files beside a model. The engine reads no files itself.
 pub trait ExternalData {
@@ -13,6 +20,43 @@ pub trait ExternalData {
     /// # Errors
     /// A reason, where it cannot be had.
     fn open(&self, location: &str) -> Result<Bytes, String>;
+
+    /// A piece of that file, from `offset` on and to its end where there is no `length`, in bytes.
+    ///
+    /// # Errors
+    /// A reason, where it cannot be had.
+    fn read(
+        &self,
+        location: &str,
+        offset: u64,
+        length: Option<u64>,
+    ) -> Result<SharedBytes, String> {
+        let file = self.open(location)?;
+        let range = piece_of(location, file.len() as u64, offset, length)?;
+        let place = |at: u64| usize::try_from(at).map_err(|error| error.to_string());
+        Ok(file.slice(place(range.start)?..place(range.end)?).into())
+    }
+}
+
+/// The range of a file of `len` bytes that a tensor names.
+///
+/// # Errors
+/// A reason, where the file is shorter.
+pub fn piece_of(
+    location: &str,
+    len: u64,
+    offset: u64,
+    length: Option<u64>,
+) -> Result<Range<u64>, String> {
+    let end = match length {
+        Some(length) => offset.checked_add(length),
+        None => Some(len),
+    };
+    end.filter(|&end| offset <= end && end <= len)
+        .map(|end| offset..end)
+        .ok_or_else(|| {
+            format!("offset {offset} and length {length:?} do not fit {location:?} of {len} bytes")
+        })
 }
 
 /// For models that came as bytes alone: every external file is refused.
@@ -32,7 +76,7 @@ pub(super) fn resolve(
     tensor: &str,
     entries: &[StringStringEntry],
     files: &dyn ExternalData,
-) -> Result<Bytes, Error> {
+) -> Result<SharedBytes, Error> {
     let fail = |reason: String| Error::ExternalData {
         tensor: tensor.into(),
         reason,
@@ -43,7 +87,7 @@ pub(super) fn resolve(
             .find(|e| e.key.as_deref() == Some(key))
             .and_then(|e| e.value.as_deref())
     };
-    let number = |key: &str| -> Result<Option<usize>, Error> {
+    let number = |key: &str| -> Result<Option<u64>, Error> {
         entry(key)
             .map(|text| {
                 text.parse()
@@ -52,25 +96,13 @@ pub(super) fn resolve(
             .transpose()
     };
     let location = entry("location").ok_or_else(|| fail("it names no location".into()))?;
-    if !stays_inside(location) {
+    if location != ITSELF && !stays_inside(location) {
         return Err(fail(format!(
             "location {location:?} is outside of the model's folder"
         )));
     }
-    let file = files.open(location).map_err(fail)?;
-    let offset = number("offset")?.unwrap_or(0);
-    let end = match number("length")? {
-        Some(length) => offset.checked_add(length),
-        None => Some(file.len()),
-    };
-    match end {
-        Some(end) if offset <= end && end <= file.len() => Ok(file.slice(offset..end)),
-        _ => Err(fail(format!(
-            "offset {offset} and length {:?} do not fit {location:?} of {} bytes",
-            number("length")?,
-            file.len()
-        ))),
-    }
+    let (offset, length) = (number("offset")?.unwrap_or(0), number("length")?);
+    files.read(location, offset, length).map_err(fail)
 }
 
 /// Gives the data of all tensors memory of their own, whether they are slices of the model's file or
@@ -79,6 +111,21 @@ pub(super) fn resolve(
 /// # Errors
 /// Where external data cannot be had.
 pub fn take_in(model: &mut proto::Model, files: &dyn ExternalData) -> Result<(), Error> {
+    attach(model, files)?;
+    let mut copy = |tensor: &mut proto::Tensor| {
+        if let Some(data) = &mut tensor.raw_data {
+            *data = Bytes::copy_from_slice(data);
+        }
+    };
+    tensors_of_model(model, &mut copy);
+    Ok(())
+}
+
+/// Makes data that come from other files the tensors' own, as slices of those files where they are in memory.
+///
+/// # Errors
+/// Where external data cannot be had.
+pub(crate) fn attach(model: &mut proto::Model, files: &dyn ExternalData) -> Result<(), Error> {
     let mut result = Ok(());
     let mut take = |tensor: &mut proto::Tensor| {
         if result.is_err() {
@@ -87,24 +134,37 @@ pub fn take_in(model: &mut proto::Model, files: &dyn ExternalData) -> Result<(),
         if tensor.data_location == Some(1) {
             let name = tensor.name.as_deref().unwrap_or_default();
             match resolve(name, &tensor.external_data, files) {
-                Ok(bytes) => tensor.raw_data = Some(bytes),
+                Ok(bytes) => tensor.raw_data = Some(bytes.into()),
                 Err(error) => return result = Err(error),
             }
             tensor.external_data.clear();
             tensor.data_location = None;
         }
-        if let Some(data) = &mut tensor.raw_data {
-            *data = Bytes::copy_from_slice(data);
-        }
     };
+    tensors_of_model(model, &mut take);
+    result
+}
+
+/// The files beside a model that its tensors name, wherever they are in it.
+pub fn locations(mut model: proto::Model) -> BTreeSet<String> {
+    let mut locations = BTreeSet::new();
+    tensors_of_model(&mut model, &mut |tensor| {
+        let entries = tensor.external_data.iter();
+        let named = entries.filter(|entry| entry.key.as_deref() == Some("location"));
+        let named = named.filter_map(|entry| entry.value.clone());
+        locations.extend(named.filter(|location| location != ITSELF));
+    });
+    locations
+}
+
+fn tensors_of_model(model: &mut proto::Model, take: &mut dyn FnMut(&mut proto::Tensor)) {
     if let Some(graph) = &mut model.graph {
-        tensors_of_graph(graph, &mut take);
+        tensors_of_graph(graph, take);
     }
     for function in &mut model.functions {
-        tensors_of_attributes(&mut function.attribute_proto, &mut take);
-        tensors_of_nodes(&mut function.node, &mut take);
+        tensors_of_attributes(&mut function.attribute_proto, take);
+        tensors_of_nodes(&mut function.node, take);
     }
-    result
 }
 
 fn tensors_of_graph(graph: &mut proto::Graph, take: &mut dyn FnMut(&mut proto::Tensor)) {
@@ -217,6 +277,7 @@ mod tests {
             raw_data: Some(Bytes::from_static(b"34")),
             ..Default::default()
         };
+        assert_eq!(locations(model(&outside("w"))), ["w".to_owned()].into());
         let mut taken = model(&outside("w"));
         take_in(&mut taken, &One).unwrap();
         assert!(taken == model(&inside));
@@ -239,8 +300,8 @@ mod tests {
     fn slices_are_taken_and_escapes_refused() {
         let take = |pairs: &[(&str, &str)]| resolve("w", &entries(pairs), &One);
         let good = take(&[("location", "w.data"), ("offset", "2"), ("length", "3")]);
-        assert_eq!(good.as_deref(), Ok(&b"234"[..]));
-        assert_eq!(take(&[("location", "a/b.data")]).map(|b| b.len()), Ok(10));
+        assert_eq!(good.unwrap()[..], b"234"[..]);
+        assert_eq!(take(&[("location", "a/b.data")]).unwrap().len(), 10);
         for bad in [
             "../w",
             "/etc/passwd",

@@ -34,8 +34,15 @@ pub fn tensor_from_proto(proto: &proto::Tensor, files: &dyn ExternalData) -> Res
             .map_err(|e| Error::malformed(format!("tensor {name:?}: {}", e.utf8_error())))?;
         return Tensor::from_strings(&shape, strings).map_err(fail);
     }
+    let too_large = |&&n: &&u64| n > u32::MAX.into();
+    if let Some(n) = proto.uint64_data.iter().find(too_large)
+        && data_type == DataType::Uint32
+    {
+        let reason = format!("tensor {name:?} of {data_type} has the element {n}");
+        return Err(Error::malformed(reason));
+    }
     let bytes: SharedBytes = if proto.data_location == Some(1) {
-        external_data::resolve(name, &proto.external_data, files)?.into()
+        external_data::resolve(name, &proto.external_data, files)?
     } else if let Some(raw) = &proto.raw_data {
         raw.clone().into()
     } else {
@@ -63,7 +70,13 @@ fn typed_data(proto: &proto::Tensor, data_type: DataType, len: usize) -> Buffer 
         Float64 | Complex128 => copy(proto.double_data.iter().copied()),
         Int64 => copy(proto.int64_data.iter().copied()),
         Uint64 => copy(proto.uint64_data.iter().copied()),
-        Uint32 => copy(proto.uint64_data.iter().map(|&v| v as u32)),
+        // Those beyond are refused before.
+        Uint32 => copy(
+            proto
+                .uint64_data
+                .iter()
+                .filter_map(|&v| u32::try_from(v).ok()),
+        ),
         Int32 => copy(ints.copied()),
         Float16 | Bfloat16 | Int16 | Uint16 => copy(ints.map(|&v| v as u16)),
         // Sub-byte types: each int32 holds a byte of packed elements.
@@ -121,7 +134,7 @@ pub fn tensor_from_sparse(
         return Err(bad("it has not one index for each value"));
     }
     let strides = crate::tensor::row_major_strides(&shape);
-    let mut dense = Buffer::zeroed(needed);
+    let mut dense = Buffer::try_zeroed(needed)?;
     for (i, value) in values.bytes().chunks_exact(width).enumerate() {
         let at = &coordinates[i * per_value..][..per_value];
         let linear = if per_value == 1 && shape.len() != 1 {

@@ -384,7 +384,7 @@ pub fn run_alone(
                         .ok_or_else(|| OpError::TooLarge {
                             what: format!("shape {shape:?}"),
                         })?;
-                    Ok(Place::Sized(data_type, shape, Buffer::zeroed(size)))
+                    Ok(Place::Sized(data_type, shape, Buffer::try_zeroed(size)?))
                 }
                 _ => Ok(Place::Made(None)),
             }

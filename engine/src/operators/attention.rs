@@ -1,14 +1,21 @@
 //! `Attention`: `softmax(scale · Q Kᵀ + mask) · V` over heads, with keys and values of the past.
 //!
-//! Spec: <https://onnx.ai/onnx/operators/onnx__Attention.html>, opsets 23 and 24.
+//! Spec: <https://onnx.ai/onnx/operators/onnx__Attention.html>, opsets 23 to 25.
 //! Shapes: `Q: [B, H, Sq, D]` or `[B, Sq, H · D]`, `K`, `V` likewise with the key heads, mask:
 //! broadcast to `[B, H, Sq, T]` (its last axis may be shorter: the keys beyond are hidden), past:
-//! `[B, Hk, P, D]` → `Y` like `Q`, present: `[B, Hk, T = P + Sk, D]`.
-//! Types: f32; f16, bf16 and f64, computed in f32. Of the products of Q and K themselves
-//! (`qk_matmul_output`) there is no output: attention here never makes that matrix.
+//! `[B, Hk, P, D]` → `Y` like `Q`, present: `[B, Hk, T = P + Sk, D]`, the scores `[B, H, Sq, T]`.
+//! Types: f32; f16, bf16 and f64, computed in f32.
 //!
-//! `ai.lethe.FusedAttention` is what rewrites make: `positions_first` lists for `Q`, `K`, `V` and
-//! `Y` whether the second axis of four is the position, `[B, S, H, D]`.
+//! Query `i` stands at position `i + offset`: after the past where there is one, at the end of a
+//! batch's valid keys where `nonpad_kv_seqlen` counts them, else at `i`. What is causal, and windows
+//! (`left_window_size`, `right_window_size`), count from there. A query that sees no key gives zeros.
+//!
+//! The scores (`qk_matmul_output`) are made only where somebody wants them, and then on their own
+//! ([`scores`]): attention itself never has that matrix.
+
+mod scores;
+#[cfg(test)]
+mod tests;
 
 use super::axes::at_most;
 use super::broadcasting::broadcast_strides;
@@ -21,22 +28,21 @@ use crate::kernels::attention::{
 };
 use crate::kernels::scratch;
 use crate::operator::{InferContext, InputInfo, Operator, OutputInfo, OutputInfos, RunContext};
-use crate::tensor::{Bool, DataType, TensorView, TensorViewMut};
+use crate::tensor::{DataType, TensorView, TensorViewMut};
+use scores::{Scores, write_scores};
 
-/// The operator and its fused form.
+/// The operator with its attributes.
 #[derive(Debug)]
 pub(super) struct Attention {
     heads: Option<usize>,
     kv_heads: Option<usize>,
     scale: Option<f32>,
     softcap: Option<f32>,
-    causal: bool,
-    /// Of Q, K, V and Y with four axes.
-    positions_first: [bool; 4],
+    /// How many positions before and after its own a query sees at most.
+    behind: Option<usize>,
+    ahead: Option<usize>,
+    scores: Scores,
 }
-
-/// `ai.lethe.FusedAttention`.
-pub(super) struct FusedAttention;
 
 const TYPES: &[DataType] = &[
     DataType::Float32,
@@ -58,31 +64,47 @@ pub(super) fn head_count(node: &Attributes, name: &str) -> Result<Option<usize>,
     })
 }
 
+/// A limit of the positions that a query sees on one side.
+fn window(node: &Attributes, name: &str) -> Result<Option<usize>, OpError> {
+    match node.int_or(name, -1)? {
+        -1 => Ok(None),
+        limit if limit >= 0 => Ok(Some(at_most(limit))),
+        other => Err(OpError::Attribute {
+            name: name.into(),
+            expected: "-1 or more".into(),
+            found: other.to_string(),
+        }),
+    }
+}
+
+/// Softmax is computed in f32, whose rounding every precision that is asked for allows.
+fn check_softmax_precision(node: &Attributes) -> Result<(), OpError> {
+    match node.optional_data_type("softmax_precision")? {
+        None => Ok(()),
+        Some(asked) if TYPES.contains(&asked) => Ok(()),
+        Some(other) => Err(OpError::Attribute {
+            name: "softmax_precision".into(),
+            expected: "a type of floats".into(),
+            found: other.to_string(),
+        }),
+    }
+}
+
 impl Attention {
     pub(super) fn parse(node: &Attributes) -> Result<Self, OpError> {
-        if node.output_count > 3 {
-            return Err(OpError::unsupported("the output qk_matmul_output"));
-        }
+        check_softmax_precision(node)?;
         let softcap = node.float_or("softcap", 0.0)?;
+        let causal = node.flag_or("is_causal", false)?;
+        let ahead = window(node, "right_window_size")?;
         Ok(Self {
             heads: head_count(node, "q_num_heads")?,
             kv_heads: head_count(node, "kv_num_heads")?,
             scale: node.optional_float("scale")?.copied(),
             softcap: (softcap > 0.0).then_some(softcap),
-            causal: node.flag_or("is_causal", false)?,
-            positions_first: [false; 4],
+            behind: window(node, "left_window_size")?,
+            ahead: if causal { Some(0) } else { ahead },
+            scores: Scores::parse(node)?,
         })
-    }
-}
-
-impl FusedAttention {
-    pub(super) fn parse(node: &Attributes) -> Result<Attention, OpError> {
-        let mut operator = Attention::parse(node)?;
-        let layouts = node.optional_ints("positions_first")?.unwrap_or(&[]);
-        for (to, from) in operator.positions_first.iter_mut().zip(layouts) {
-            *to = *from != 0;
-        }
-        Ok(operator)
     }
 }
 
@@ -102,18 +124,14 @@ impl Attention {
         name: &'static str,
         dims: &[Dim],
         heads: Option<usize>,
-        positions_first: bool,
     ) -> Result<Axes<Dim>, OpError> {
         match (dims, heads) {
-            ([batch, a, b, width], _) => {
-                let (heads, positions) = if positions_first { (b, a) } else { (a, b) };
-                Ok(Axes {
-                    batch: batch.clone(),
-                    heads: heads.clone(),
-                    positions: positions.clone(),
-                    width: width.clone(),
-                })
-            }
+            ([batch, heads, positions, width], _) => Ok(Axes {
+                batch: batch.clone(),
+                heads: heads.clone(),
+                positions: positions.clone(),
+                width: width.clone(),
+            }),
             ([batch, positions, hidden], Some(heads)) => {
                 let width = match hidden {
                     Dim::Known(n) if n % heads != 0 => {
@@ -143,9 +161,8 @@ impl Attention {
         name: &'static str,
         shape: &[usize],
         heads: Option<usize>,
-        positions_first: bool,
     ) -> Result<(Axes<usize>, HeadStrides), OpError> {
-        let axes = self.axes(name, &known_dims(shape), heads, positions_first)?;
+        let axes = self.axes(name, &known_dims(shape), heads)?;
         let known = |dim: &Dim| {
             dim.known().ok_or_else(|| OpError::Internal {
                 what: "a known shape with unknown axes".into(),
@@ -157,7 +174,7 @@ impl Attention {
             positions: known(&axes.positions)?,
             width: known(&axes.width)?,
         };
-        let strides = if positions_first || shape.len() == 3 {
+        let strides = if shape.len() == 3 {
             HeadStrides::positions_first(axes.heads, axes.positions, axes.width)
         } else {
             HeadStrides::heads_first(axes.heads, axes.positions, axes.width)
@@ -181,13 +198,25 @@ impl Operator for Attention {
         let value_type = inputs.data_type_of(2, "V", TYPES)?;
         let of = |i: usize, name, heads| -> Result<Option<Axes<Dim>>, OpError> {
             let input: InputInfo<'_> = inputs.required(i, name)?;
-            let layout = self.positions_first[i];
-            let axes = input.dims.map(|dims| self.axes(name, dims, heads, layout));
+            let axes = input.dims.map(|dims| self.axes(name, dims, heads));
             axes.transpose()
         };
         let q = of(0, "Q", self.heads)?;
         let (k, v) = (of(1, "K", self.kv_heads)?, of(2, "V", self.kv_heads)?);
         let three_axes = inputs.required(0, "Q")?.rank() == Some(3);
+        let keys = |new: &Dim| -> Option<Dim> {
+            match inputs.optional(4) {
+                None => Some(new.clone()),
+                Some(past) => Some(sum(past.dims?.get(2)?, new)),
+            }
+        };
+        let scores = match (&q, &k) {
+            (Some(q), Some(k)) => keys(&k.positions).map(|keys| {
+                let dims = [&q.batch, &q.heads, &q.positions, &keys];
+                dims.into_iter().cloned().collect::<Dims>()
+            }),
+            _ => None,
+        };
         let y: Option<Dims> = match (q, &v) {
             (Some(q), Some(v)) if three_axes => {
                 let hidden = match (q.heads.known(), v.width.known()) {
@@ -195,10 +224,6 @@ impl Operator for Attention {
                     _ => Dim::Unknown,
                 };
                 Some([q.batch, q.positions, hidden].into_iter().collect())
-            }
-            (Some(q), Some(v)) if self.positions_first[3] => {
-                let axes = [q.batch, q.positions, q.heads, v.width.clone()];
-                Some(axes.into_iter().collect())
             }
             (Some(q), Some(v)) => {
                 let axes = [q.batch, q.heads, q.positions, v.width.clone()];
@@ -228,6 +253,9 @@ impl Operator for Attention {
                 present(v, inputs.optional(5)),
             ));
         }
+        if inputs.output_count() > 3 {
+            outputs.push(OutputInfo::maybe(data_type, scores));
+        }
         Ok(outputs)
     }
 
@@ -236,10 +264,13 @@ impl Operator for Attention {
         let (q, k, v) = (ctx.input(0, "Q")?, ctx.input(1, "K")?, ctx.input(2, "V")?);
         let (past_key, past_value) = (ctx.optional_input(4)?, ctx.optional_input(5)?);
         let (mask, lengths) = (ctx.optional_input(3)?, ctx.optional_input(6)?);
-        let layout = self.positions_first;
-        let (of_q, q_strides) = self.known_axes("Q", q.shape(), self.heads, layout[0])?;
-        let (of_k, k_strides) = self.known_axes("K", k.shape(), self.kv_heads, layout[1])?;
-        let (of_v, v_strides) = self.known_axes("V", v.shape(), self.kv_heads, layout[2])?;
+        if lengths.is_some() && (past_key.is_some() || past_value.is_some()) {
+            let (expected, found) = ("nothing beside past_key and past_value", "both");
+            return Err(OpError::value("nonpad_kv_seqlen", expected, found));
+        }
+        let (of_q, q_strides) = self.known_axes("Q", q.shape(), self.heads)?;
+        let (of_k, k_strides) = self.known_axes("K", k.shape(), self.kv_heads)?;
+        let (of_v, v_strides) = self.known_axes("V", v.shape(), self.kv_heads)?;
         if of_k.width != of_q.width
             || (of_k.batch, of_v.batch) != (of_q.batch, of_q.batch)
             || (of_k.heads, of_k.positions) != (of_v.heads, of_v.positions)
@@ -254,6 +285,7 @@ impl Operator for Attention {
         }
         let mut y = ctx.output(0)?;
         let (key_out, value_out) = (ctx.optional_output(1), ctx.optional_output(2));
+        let scores_out = ctx.optional_output(3);
         let new_key = New {
             tensor: k,
             axes: of_k,
@@ -284,48 +316,46 @@ impl Operator for Attention {
                         value_width: of_v.width,
                     };
                     let past = keys - of_v.positions;
-                    let y_strides = if q.rank() == 3 || layout[3] {
+                    let y_strides = if q.rank() == 3 {
                         HeadStrides::positions_first(sizes.heads, sizes.queries, sizes.value_width)
                     } else {
                         HeadStrides::heads_first(sizes.heads, sizes.queries, sizes.value_width)
                     };
+                    let lengths = lengths.map(|l| key_lengths(l, sizes)).transpose()?;
                     let strides = match mask {
-                        Some(mask) => mask_strides(mask.shape(), &mut sizes)?,
+                        Some(mask) => self.mask_strides(mask.shape(), &mut sizes)?,
                         None => [0; 4],
                     };
-                    let lengths = lengths.map(|l| key_lengths(l, sizes)).transpose()?;
-                    with_mask(
-                        mask,
-                        strides,
-                        lengths.as_deref(),
-                        sizes.keys,
-                        |values, end| {
-                            let mut sizes = sizes;
-                            sizes.keys = end;
-                            let visible = Visible {
-                                causal: self.causal,
-                                offset: past as i64,
-                                window: None,
-                                key_lengths: None,
+                    let visible = Visible {
+                        behind: self.behind,
+                        ahead: self.ahead,
+                        offset: past as i64,
+                        key_lengths: lengths.as_deref(),
+                    };
+                    with_mask(mask, strides, |values| {
+                        with_f32(q, |q| {
+                            let job = Job {
+                                sizes,
+                                q: (q, q_strides),
+                                k: (k, k_strides),
+                                v: (v, v_strides),
+                                scale: self.scale_for(sizes.width),
+                                softcap: self.softcap,
+                                mask: Mask { values, visible },
+                                sinks: None,
                             };
-                            with_f32(q, |q| {
-                                write_f32(&mut y, |y| {
-                                    let job = Job {
-                                        sizes,
-                                        q: (q, q_strides),
-                                        k: (k, k_strides),
-                                        v: (v, v_strides),
-                                        scale: self.scale_for(sizes.width),
-                                        softcap: self.softcap,
-                                        mask: Mask { values, visible },
-                                        sinks: None,
-                                    };
-                                    attention(env, &job, y, y_strides);
+                            if let Some(mut scores) = scores_out {
+                                write_f32(&mut scores, |scores| {
+                                    write_scores(env, &job, self.scores, keys, scores);
                                     Ok(())
-                                })
+                                })?;
+                            }
+                            write_f32(&mut y, |y| {
+                                attention(env, &job, y, y_strides);
+                                Ok(())
                             })
-                        },
-                    )
+                        })
+                    })
                 },
             )
         })
@@ -336,29 +366,28 @@ impl Attention {
     fn scale_for(&self, width: usize) -> f32 {
         self.scale.unwrap_or(1.0 / (width as f32).sqrt())
     }
-}
 
-/// Strides of a mask under `[B, H, Sq, T]`; where it has fewer keys, the sizes shrink to them.
-fn mask_strides(shape: &[usize], sizes: &mut Sizes) -> Result<[usize; 4], OpError> {
-    if let Some(&last) = shape.last()
-        && last != 1
-        && last < sizes.keys
-    {
-        sizes.keys = last;
+    /// Strides of a mask under `[B, H, Sq, T]`; where it has fewer keys, the sizes shrink to them.
+    fn mask_strides(&self, shape: &[usize], sizes: &mut Sizes) -> Result<[usize; 4], OpError> {
+        if let Some(&last) = shape.last()
+            && last < sizes.keys
+        {
+            sizes.keys = last;
+        }
+        let full = [sizes.batch, sizes.heads, sizes.queries, sizes.keys];
+        let fits = shape.len() <= 4
+            && shape
+                .iter()
+                .rev()
+                .zip(full.iter().rev())
+                .all(|(&own, &full)| own == 1 || own == full);
+        if !fits {
+            let expected = format!("a shape that broadcasts to {full:?}");
+            return Err(OpError::shape("attn_mask", expected, format!("{shape:?}")));
+        }
+        let strides = broadcast_strides(shape, &full);
+        Ok([strides[0], strides[1], strides[2], strides[3]])
     }
-    let full = [sizes.batch, sizes.heads, sizes.queries, sizes.keys];
-    let fits = shape.len() <= 4
-        && shape
-            .iter()
-            .rev()
-            .zip(full.iter().rev())
-            .all(|(&own, &full)| own == 1 || own == full);
-    if !fits {
-        let expected = format!("a shape that broadcasts to {full:?}");
-        return Err(OpError::shape("attn_mask", expected, format!("{shape:?}")));
-    }
-    let strides = broadcast_strides(shape, &full);
-    Ok([strides[0], strides[1], strides[2], strides[3]])
 }
 
 /// `nonpad_kv_seqlen` as counts.
@@ -375,43 +404,20 @@ fn key_lengths(lengths: TensorView<'_>, sizes: Sizes) -> Result<Vec<usize>, OpEr
     if let Some(negative) = lengths.iter().find(|&&n| n < 0) {
         return Err(OpError::value("nonpad_kv_seqlen", "at least 0", negative));
     }
-    Ok(lengths
-        .iter()
-        .map(|&n| at_most(n).min(sizes.keys))
-        .collect())
+    // They stay as they are where there are fewer keys: a query's position counts from them.
+    Ok(lengths.iter().map(|&n| at_most(n)).collect())
 }
 
-/// Calls `work` with the values of a mask, and with how many keys anybody sees. Lengths of the
-/// single batches become part of the values.
+/// Calls `work` with the values of a mask.
 fn with_mask<R>(
     mask: Option<TensorView<'_>>,
     strides: [usize; 4],
-    lengths: Option<&[usize]>,
-    keys: usize,
-    work: impl FnOnce(Option<MaskValues<'_>>, usize) -> Result<R, OpError>,
+    work: impl FnOnce(Option<MaskValues<'_>>) -> Result<R, OpError>,
 ) -> Result<R, OpError> {
-    let end = lengths.map_or(keys, |l| l.iter().copied().max().unwrap_or(0).min(keys));
-    let same_lengths = lengths.is_none_or(|l| l.iter().all(|&n| n.min(keys) == end));
-    match (mask, same_lengths) {
-        (None, true) => work(None, end),
-        (None, false) => {
-            let lengths = lengths.unwrap_or(&[]);
-            scratch::with(lengths.len() * end, |keep: &mut [Bool]| {
-                for (row, &length) in keep.chunks_exact_mut(end.max(1)).zip(lengths) {
-                    for (key, keep) in row.iter_mut().enumerate() {
-                        *keep = Bool::from(key < length);
-                    }
-                }
-                work(Some(MaskValues::Keep(keep, [end, 0, 0, 1])), end)
-            })
-        }
-        (Some(mask), true) => match mask.data_type() {
-            DataType::Bool => work(Some(MaskValues::Keep(mask.as_slice()?, strides)), end),
-            _ => with_f32(mask, |mask| work(Some(MaskValues::Add(mask, strides)), end)),
-        },
-        (Some(_), false) => Err(OpError::unsupported(
-            "a mask together with different lengths of keys",
-        )),
+    let Some(mask) = mask else { return work(None) };
+    match mask.data_type() {
+        DataType::Bool => work(Some(MaskValues::Keep(mask.as_slice()?, strides))),
+        _ => with_f32(mask, |mask| work(Some(MaskValues::Add(mask, strides)))),
     }
 }
 
@@ -483,129 +489,5 @@ impl New<'_> {
                 })
             }
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::super::case::{Case, tensor};
-    use super::*;
-    use crate::tensor::{Tensor, Value};
-
-    fn numbers(shape: &[usize], seed: usize) -> Tensor {
-        let count: usize = shape.iter().product();
-        let values: Vec<f32> = (0..count)
-            .map(|i| ((i * 29 + seed * 17) % 23) as f32 / 11.0 - 1.0)
-            .collect();
-        tensor(shape, &values)
-    }
-
-    fn close(a: &Value, b: &Value) -> bool {
-        let (a, b) = (
-            a.as_tensor().expect("a tensor"),
-            b.as_tensor().expect("a tensor"),
-        );
-        let pairs = a
-            .as_slice::<f32>()
-            .expect("f32")
-            .iter()
-            .zip(b.as_slice::<f32>().expect("f32"));
-        a.shape() == b.shape() && pairs.clone().all(|(a, b)| (a - b).abs() < 1e-5)
-    }
-
-    /// Decoding with a cache gives what the last row of the whole sequence gives.
-    #[test]
-    fn a_step_with_the_past_is_the_last_row() {
-        let (q, k, v) = (
-            numbers(&[2, 4, 5, 8], 1),
-            numbers(&[2, 2, 5, 8], 2),
-            numbers(&[2, 2, 5, 8], 3),
-        );
-        let part = |t: &Tensor, from: usize, to: usize| {
-            let slice = Case::of("Slice", 13);
-            let bounds = [from, to, 2].map(|i| tensor(&[1], &[i as i64]));
-            slice
-                .one(&[vec![t.clone()], bounds.to_vec()].concat())
-                .expect("slices")
-        };
-        let whole = Case::of("Attention", 23).int("is_causal", 1);
-        let whole = whole
-            .one(&[q.clone(), k.clone(), v.clone()])
-            .expect("attends");
-        let step = Case::of("Attention", 23).int("is_causal", 1).outputs(3);
-        let inputs = [
-            Some(part(&q, 4, 5).into()),
-            Some(part(&k, 4, 5).into()),
-            Some(part(&v, 4, 5).into()),
-            None,
-            Some(part(&k, 0, 4).into()),
-            Some(part(&v, 0, 4).into()),
-        ];
-        let outputs = step.run(&inputs).expect("attends");
-        assert!(close(&outputs[0], &part(&whole, 4, 5).into()));
-        assert!(close(&outputs[1], &k.into()));
-        assert!(close(&outputs[2], &v.into()));
-    }
-
-    /// The same numbers in three axes, four axes and with positions first.
-    #[test]
-    fn layouts_agree() {
-        let flat = [
-            numbers(&[2, 5, 24], 1),
-            numbers(&[2, 7, 24], 2),
-            numbers(&[2, 7, 24], 3),
-        ];
-        let keep: Vec<Bool> = (0..35).map(|i| Bool::from(i % 4 != 1)).collect();
-        let mask = tensor(&[5, 7], &keep);
-        let three = Case::of("Attention", 24)
-            .int("q_num_heads", 3)
-            .int("kv_num_heads", 3);
-        let three = three
-            .one(&[flat.to_vec(), vec![mask.clone()]].concat())
-            .expect("attends");
-        let split = |t: &Tensor| {
-            t.reshaped(&[2, t.shape()[1], 3, 8])
-                .expect("as many elements")
-        };
-        let fused =
-            Case::in_domain("ai.lethe", "FusedAttention", 1).ints("positions_first", &[1; 4]);
-        let apart: Vec<Tensor> = flat.iter().map(split).collect();
-        let found = fused
-            .one(&[apart.clone(), vec![mask.clone()]].concat())
-            .expect("attends");
-        assert!(close(
-            &found.reshaped(&[2, 5, 24]).expect("fits").into(),
-            &three.clone().into()
-        ));
-        let swap = |t: &Tensor| {
-            Case::of("Transpose", 13)
-                .ints("perm", &[0, 2, 1, 3])
-                .one(std::slice::from_ref(t))
-        };
-        let four: Vec<Tensor> = apart.iter().map(|t| swap(t).expect("transposes")).collect();
-        let found = Case::of("Attention", 23)
-            .one(&[four, vec![mask]].concat())
-            .expect("attends");
-        assert!(close(
-            &swap(&found).expect("transposes").into(),
-            &split(&three).into()
-        ));
-    }
-
-    #[test]
-    fn what_does_not_fit_is_rejected() {
-        let q = numbers(&[1, 2, 3, 4], 1);
-        let case = Case::of("Attention", 23);
-        for other in [&[1, 2, 3, 5][..], &[2, 2, 3, 4], &[1, 3, 3, 4]] {
-            let k = numbers(other, 2);
-            let found = case.one(&[q.clone(), k.clone(), k]);
-            assert!(
-                matches!(found, Err(OpError::Shape { .. })),
-                "{other:?}: {found:?}"
-            );
-        }
-        let mask = numbers(&[2, 3], 3);
-        let found = case.one(&[q.clone(), q.clone(), q, mask]);
-        assert!(matches!(found, Err(OpError::Shape { .. })), "{found:?}");
     }
 }

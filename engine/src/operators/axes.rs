@@ -22,9 +22,14 @@ pub(super) fn normalize_axis(axis: i64, rank: usize) -> Result<usize, OpError> {
 
 /// An index below `len`, counted from the end where it is negative.
 pub(super) fn normalize_index(index: i64, len: usize) -> Option<usize> {
-    let len = i64::try_from(len).ok()?;
-    let index = if index < 0 { index + len } else { index };
-    (0..len).contains(&index).then_some(index as usize)
+    let signed_len = i64::try_from(len).ok()?;
+    let index = if index < 0 { index + signed_len } else { index };
+    usize::try_from(index).ok().filter(|&index| index < len)
+}
+
+/// The number from 0 to `most` that is nearest.
+pub(super) fn clamped(n: i64, most: usize) -> usize {
+    at_most(n).min(most)
 }
 
 /// A size: a number of at least 0 that this machine can count to.

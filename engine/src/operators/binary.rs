@@ -44,12 +44,14 @@ impl Broadcasting {
         if let Self::Along(Some(axis)) = self {
             let rank = a.len() as i64;
             let first = if axis < 0 { axis + rank } else { axis };
-            let last = first + b.len() as i64;
-            if first < 0 || last > rank {
+            let left = usize::try_from(first)
+                .ok()
+                .and_then(|first| a.len().checked_sub(first));
+            let Some(left) = left.filter(|&left| b.len() <= left) else {
                 let expected = format!("an axis with room for {} within {rank}", b.len());
                 return Err(OpError::value("axis", expected, axis));
-            }
-            sizes.resize((rank - first) as usize, one);
+            };
+            sizes.resize(left, one);
         }
         Ok(sizes)
     }
@@ -105,7 +107,7 @@ impl Broadcasting {
         })?;
         let operand = |i, name, shape: &[usize]| {
             if ctx.is_in_place(i) {
-                return Ok(Operand::InOutput);
+                return Ok::<_, OpError>(Operand::InOutput);
             }
             let elements = ctx.input(i, name)?.as_slice::<T>()?;
             Ok(Operand::Elements(

@@ -176,18 +176,22 @@ pub(super) struct ReverseSequence {
 
 impl ReverseSequence {
     pub(super) fn parse(node: &Attributes) -> Result<Self, OpError> {
-        let (batch, time) = (node.int_or("batch_axis", 1)?, node.int_or("time_axis", 0)?);
-        if ![(0, 1), (1, 0)].contains(&(batch, time)) {
-            let found = format!("{batch} and {time}");
-            return Err(OpError::value(
-                "batch_axis and time_axis",
-                "0 and 1 or 1 and 0",
-                found,
-            ));
-        }
+        let axes = (node.int_or("batch_axis", 1)?, node.int_or("time_axis", 0)?);
+        let (batch_axis, time_axis) = match axes {
+            (0, 1) => (0, 1),
+            (1, 0) => (1, 0),
+            (batch, time) => {
+                let (what, expected) = ("batch_axis and time_axis", "0 and 1 or 1 and 0");
+                return Err(OpError::value(
+                    what,
+                    expected,
+                    format!("{batch} and {time}"),
+                ));
+            }
+        };
         Ok(Self {
-            batch_axis: batch as usize,
-            time_axis: time as usize,
+            batch_axis,
+            time_axis,
         })
     }
 }
@@ -210,17 +214,18 @@ impl Operator for ReverseSequence {
         let lengths = ctx.input(1, "sequence_lens")?.as_slice::<i64>()?;
         let shape = input.shape();
         let (batch, time) = (shape[self.batch_axis], shape[self.time_axis]);
-        let fits = |&n: &i64| usize::try_from(n).is_ok_and(|n| n <= time);
-        if lengths.len() != batch || !lengths.iter().all(fits) {
+        let length = |&n: &i64| usize::try_from(n).ok().filter(|&n| n <= time);
+        let counts: Option<SmallVec<[usize; 8]>> = lengths.iter().map(length).collect();
+        let Some(counts) = counts.filter(|counts| counts.len() == batch) else {
             let expected = format!("{batch} lengths from 0 to {time}");
             return Err(OpError::value(
                 "sequence_lens",
                 expected,
                 format!("{lengths:?}"),
             ));
-        }
+        };
         let job = Reversed {
-            lengths,
+            lengths: &counts,
             second: shape[1],
             time_first: self.time_axis == 0,
             inner: shape[2..].iter().product(),
@@ -230,7 +235,7 @@ impl Operator for ReverseSequence {
 }
 
 struct Reversed<'a> {
-    lengths: &'a [i64],
+    lengths: &'a [usize],
     second: usize,
     time_first: bool,
     inner: usize,
@@ -249,7 +254,7 @@ impl Rearrange for Reversed<'_> {
             } else {
                 (second, first)
             };
-            let length = self.lengths[batch] as usize;
+            let length = self.lengths[batch];
             let from = if time < length {
                 length - 1 - time
             } else {

@@ -43,6 +43,7 @@ fn broadcast_dim(a: &Dim, b: &Dim) -> Option<Dim> {
         (Dim::Known(n), Dim::Known(m)) if n != m => return None,
         (Dim::Known(n), _) | (_, Dim::Known(n)) => Dim::Known(*n),
         (a, b) if a.surely_equals(b) => a.clone(),
+        (Dim::Symbol(a), Dim::Symbol(b)) => Dim::either(a, b),
         _ => Dim::Unknown,
     })
 }
@@ -90,10 +91,19 @@ mod tests {
         let found = broadcast_dims(&[&[n.clone(), n.clone()], &[Dim::Known(1), Dim::Known(4)]]);
         assert_eq!(found.expect("fits")[..], [n.clone(), Dim::Known(4)]);
         let m = Dim::Symbol("m".into());
-        assert_eq!(
-            broadcast_dims(&[&[n], &[m]]).expect("fits")[..],
-            [Dim::Unknown]
-        );
+        let symbol = |name: &str| Dim::Symbol(name.into());
+        let broadcast = |a: &Dim, b: &Dim| {
+            let dims = broadcast_dims(&[std::slice::from_ref(a), std::slice::from_ref(b)]);
+            dims.expect("fits").remove(0)
+        };
+        assert_eq!(broadcast(&n, &m), symbol("m|n"));
+        assert_eq!(broadcast(&m, &n), symbol("m|n"));
+        // In whichever order, and each name once.
+        let (a, b) = (symbol("a|n"), symbol("m|n"));
+        assert_eq!(broadcast(&a, &b), symbol("a|m|n"));
+        assert_eq!(broadcast(&a, &Dim::Unknown), Dim::Unknown);
+        let many: Vec<String> = (0..8).map(|i| i.to_string()).collect();
+        assert_eq!(broadcast(&symbol(&many.join("|")), &n), Dim::Unknown);
     }
 
     #[test]

@@ -61,9 +61,18 @@ impl Case {
 
     /// All outputs; absent inputs are `None`.
     pub(crate) fn run(&self, inputs: &[Option<Value>]) -> Result<Vec<Value>, OpError> {
+        super::extremes::check(self, inputs);
+        self.run_as_it_is(inputs)
+    }
+
+    /// The same without a look at the integers in it, for cases by the hundred.
+    pub(super) fn run_as_it_is(&self, inputs: &[Option<Value>]) -> Result<Vec<Value>, OpError> {
         let entry = find(self.domain, self.op_type, self.attributes.opset)
             .unwrap_or_else(|| panic!("no row for {} {}", self.op_type, self.attributes.opset));
-        super::extremes::check(self, inputs);
+        let listed: Vec<bool> = inputs.iter().map(Option::is_some).collect();
+        let outputs = vec![true; self.attributes.output_count];
+        let signature = entry.signature;
+        signature.check(self.domain, &listed, &outputs, &self.attributes)?;
         let operator = (entry.parse)(&self.attributes)?;
         let count = self.attributes.output_count;
         let outputs = run_alone(&*operator, &Env::default(), inputs, count)?;

@@ -12,6 +12,7 @@ use super::rearrange::copy_input;
 use crate::error::OpError;
 use crate::graph::Attributes;
 use crate::kernels::conversion::{PowerRounding, SmallFloatRounding, convert};
+use crate::limits;
 use crate::operator::{InferContext, Operator, OutputInfo, OutputInfos, RunContext};
 use crate::tensor::{Buffer, DataType, Tensor, TensorView, TensorViewMut, decode_small_float};
 
@@ -243,7 +244,7 @@ fn float_text(x: impl Into<f64>, digits: usize) -> String {
 fn to_strings(input: TensorView<'_>) -> Result<Vec<String>, OpError> {
     use DataType::*;
     Ok(match input.data_type() {
-        String => input.as_strings()?.to_vec(),
+        String => limits::copied(input.as_strings()?),
         Bool => {
             let text = |b: &crate::tensor::Bool| if b.get() { "True" } else { "False" };
             input.as_slice()?.iter().map(|b| text(b).into()).collect()
@@ -278,7 +279,7 @@ fn to_strings(input: TensorView<'_>) -> Result<Vec<String>, OpError> {
         small if small.is_small_float() => {
             let codes: Vec<u8> = match small.is_sub_byte() {
                 true => crate::tensor::packed::unpack_codes(small, input.bytes(), input.len()),
-                false => input.bytes().to_vec(),
+                false => limits::copied(input.bytes()),
             };
             let value = |&code: &u8| decode_small_float(small, code);
             codes
@@ -287,7 +288,7 @@ fn to_strings(input: TensorView<'_>) -> Result<Vec<String>, OpError> {
                 .collect()
         }
         other => {
-            let mut buffer = Buffer::zeroed(input.len() * 8);
+            let mut buffer = Buffer::try_zeroed(input.len() * 8)?;
             let mut wide = TensorViewMut::from_bytes(Int64, input.shape(), &mut buffer);
             if matches!(other, Complex64 | Complex128) {
                 return Err(OpError::unsupported(format!("conversion from {other}")));

@@ -13,6 +13,7 @@ use super::element_types::{F32_LIKE, compute_in_f32, widened, write_narrowed};
 use crate::error::OpError;
 use crate::graph::{Attributes, Dim};
 use crate::kernels::normalization::{SegmentAffine, affine_segments, row_moments};
+use crate::limits;
 use crate::operator::{InferContext, Operator, OutputInfo, OutputInfos, RunContext};
 
 /// `[N, C, ..]` as sizes.
@@ -81,7 +82,7 @@ impl BatchNormalization {
             inner,
         } = extent;
         let x = widened(ctx.input(0, "X")?)?;
-        let mut parts = vec![[0.0; 2]; batch * channels];
+        let mut parts = limits::filled([0.0; 2], batch * channels);
         row_moments(ctx.env, &x, &mut parts);
         // Chan's rule for joining moments: the variance of the parts plus that of their means.
         let of_channel = |c: usize| (0..batch).map(move |n| n * channels + c);
@@ -250,7 +251,7 @@ impl Operator for GroupNorm {
             if y.is_empty() {
                 return Ok(());
             }
-            let mut moments = vec![[0.0; 2]; batch * groups];
+            let mut moments = limits::filled([0.0; 2], batch * groups);
             row_moments(env, x.unwrap_or(y), &mut moments);
             let channels_per_group = channels / groups;
             let affine: Vec<SegmentAffine> = (0..batch * channels)

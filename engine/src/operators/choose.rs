@@ -12,6 +12,7 @@ use super::axes::normalize_axis;
 use super::rearrange::{Rearrange, rearrange};
 use crate::error::OpError;
 use crate::graph::{Attributes, Dim, Dims};
+use crate::limits;
 use crate::operator::{InferContext, Operator, OutputInfo, OutputInfos, RunContext};
 use crate::tensor::{Bool, DataType, Shape, TensorView};
 
@@ -295,7 +296,7 @@ impl Operator for Unique {
             groups.sort_by_key(|group| group[0]);
         }
         let first: Vec<usize> = groups.iter().map(|group| group[0]).collect();
-        let mut inverse = vec![0i64; size];
+        let mut inverse = limits::zeroed(size);
         for (i, group) in groups.iter().enumerate() {
             group.iter().for_each(|&slice| inverse[slice] = i as i64);
         }

@@ -10,6 +10,7 @@ use super::element_types::{NUMBERS, match_integer, match_type, refused};
 use crate::error::OpError;
 use crate::graph::Attributes;
 use crate::kernels::elementwise::{Comparison, Expansion, Logic, broadcast_shape, compare, logic};
+use crate::limits;
 use crate::operator::{InferContext, Operator, OutputInfo, OutputInfos, RunContext};
 use crate::tensor::{Bool, DataType};
 
@@ -58,7 +59,7 @@ fn strings_equal(ctx: &mut RunContext<'_>) -> Result<(), OpError> {
     let y = output.as_mut_slice::<Bool>()?;
     let spread = |view: crate::tensor::TensorView<'_>| {
         let indices: Vec<usize> = (0..view.len()).collect();
-        let mut places = vec![0; y.len()];
+        let mut places = limits::zeroed(y.len());
         Expansion::new(view.shape(), &shape).copy_range(&indices, 0..y.len(), &mut places);
         places
     };

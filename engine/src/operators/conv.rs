@@ -6,12 +6,13 @@
 //! `[C, M / group, kernel..]`), `B: [M]` → `Y: [N, M, out..]`, with up to three spatial axes.
 //! Types: f32; f16 and bf16, summed in f32; f64.
 //!
-//! `ai.lethe.FusedConv` adds a `residual` of the output's shape as fourth input, and an activation.
+//! `ai.lethe.FusedConv` adds a `residual` of the output's shape, or one that broadcasts with it, as
+//! fourth input, and an activation.
 
 use half::{bf16, f16};
 use std::ops::Range;
 
-use super::fused::AfterSum;
+use super::fused::{AfterSum, RESIDUAL, add_apart, other_residual, with_residual};
 use super::window::{AutoPad, SizedWindow, Sizes, WindowAttributes, counts, geometry_error};
 use crate::error::OpError;
 use crate::graph::dimension::display_dims;
@@ -22,6 +23,7 @@ use crate::kernels::convolution::{
 use crate::kernels::env::Env;
 use crate::kernels::half_precision::Real;
 use crate::kernels::scratch;
+use crate::limits::Watch;
 use crate::operator::{InferContext, InputInfo, Operator, OutputInfo, OutputInfos, RunContext};
 use crate::tensor::{DataType, Shape, TensorView};
 
@@ -147,49 +149,58 @@ impl Operator for Conv {
         let (x, w) = (inputs.required(0, "X")?, inputs.required(1, "W")?);
         let dims = output_dims(x, w, |w| w[0].clone(), |x, w| self.geometry(x, w))?;
         check_bias(inputs, dims.as_ref().and_then(|d| d[1].known()))?;
-        let shape = dims
-            .as_deref()
-            .and_then(crate::graph::dimension::known_shape);
-        if let (Some(residual), Some(shape)) = (inputs.optional(3).and_then(|r| r.shape()), shape)
-            && residual != shape
-        {
-            return Err(OpError::shape(
-                "residual",
-                format!("{shape:?}"),
-                format!("{residual:?}"),
-            ));
-        }
+        let dims = with_residual(inputs, data_type, dims)?;
         Ok(OutputInfo::maybe(data_type, dims).into())
     }
 
     fn run(&self, ctx: &mut RunContext<'_>) -> Result<(), OpError> {
-        let geometry = self.geometry(ctx.input_shape(0, "X")?, ctx.input_shape(1, "W")?)?;
-        let floats = |env: &Env, [x, w, b, residual]: [Option<&[f32]>; 4], y: &mut [f32]| {
-            let (Some(x), Some(w)) = (x, w) else { return };
-            convolve(
-                env,
-                Convolution {
-                    geometry: &geometry,
-                    input: x,
-                    weights: w,
-                    bias: b,
-                    residual,
-                    activation: self.after.inline,
-                    output: y,
-                },
-            );
-        };
-        let doubles = |[x, w, b, residual]: [Option<&[f64]>; 4], y: &mut [f64]| {
-            let (Some(x), Some(w)) = (x, w) else { return };
-            convolve_doubles(&geometry, x, w, y);
-            let plane = geometry.output_len().max(1);
-            for (i, y) in y.iter_mut().enumerate() {
-                *y += b.map_or(0.0, |b| b[i / plane % geometry.out_channels]);
-                *y = self.after.double(*y + residual.map_or(0.0, |r| r[i]));
+        let image = ctx.input_shape(0, "X")?;
+        let geometry = self.geometry(image, ctx.input_shape(1, "W")?)?;
+        if ctx.input_count() > RESIDUAL {
+            let spatial = &geometry.output[3 - (image.len() - 2)..];
+            let channels = [image[0], geometry.out_channels];
+            let shape: Shape = channels.iter().chain(spatial).copied().collect();
+            if let Some(residual) = other_residual(ctx, &shape)? {
+                return add_apart(ctx, &shape, residual, self.after, |ctx| {
+                    convolution(ctx, &geometry, AfterSum::default())
+                });
             }
-        };
-        by_type(ctx, floats, doubles)
+        }
+        convolution(ctx, &geometry, self.after)
     }
+}
+
+/// The convolution with all that comes after it.
+fn convolution(
+    ctx: &mut RunContext<'_>,
+    geometry: &Geometry,
+    after: AfterSum,
+) -> Result<(), OpError> {
+    let floats = |env: &Env, [x, w, b, residual]: [Option<&[f32]>; 4], y: &mut [f32]| {
+        let (Some(x), Some(w)) = (x, w) else { return };
+        convolve(
+            env,
+            Convolution {
+                geometry,
+                input: x,
+                weights: w,
+                bias: b,
+                residual,
+                activation: after.inline,
+                output: y,
+            },
+        );
+    };
+    let doubles = |[x, w, b, residual]: [Option<&[f64]>; 4], y: &mut [f64]| {
+        let (Some(x), Some(w)) = (x, w) else { return };
+        convolve_doubles(geometry, x, w, y);
+        let plane = geometry.output_len().max(1);
+        for (i, y) in y.iter_mut().enumerate() {
+            *y += b.map_or(0.0, |b| b[i / plane % geometry.out_channels]);
+            *y = after.double(*y + residual.map_or(0.0, |r| r[i]));
+        }
+    };
+    by_type(ctx, floats, doubles)
 }
 
 /// Runs a computation of floats on the inputs X, W, B and residual, as far as they are there.
@@ -276,7 +287,9 @@ pub(super) fn each_tap(
             i % sizes[2],
         ]
     };
+    let mut watch = Watch::begin();
     for out in windows {
+        watch.count(geometry.taps());
         let window = coordinates(output, out);
         for tap in 0..geometry.taps() {
             let offset = coordinates(kernel, tap);

@@ -9,6 +9,7 @@ use crate::error::OpError;
 use crate::graph::Attributes;
 use crate::kernels::half_precision::Real;
 use crate::kernels::reduction::scan::running;
+use crate::limits;
 use crate::operator::{InferContext, Operator, OutputInfo, OutputInfos, RunContext};
 use crate::tensor::DataType;
 
@@ -37,7 +38,7 @@ impl Cumulative {
     }
 
     fn run_in_f32<T: Real>(&self, extent: Extent, x: &[T], y: &mut [T]) {
-        let (mut wide_x, mut wide_y) = (vec![0.0; x.len()], vec![0.0; y.len()]);
+        let (mut wide_x, mut wide_y) = (limits::zeroed(x.len()), limits::zeroed(y.len()));
         T::widen(x, &mut wide_x);
         let Extent { len, inner } = extent;
         let (exclusive, reverse) = (self.is_exclusive, self.is_reverse);

@@ -17,6 +17,7 @@ use crate::error::OpError;
 use crate::graph::{Attributes, Dim, Dims};
 use crate::kernels::conversion::{SmallFloatRounding, convert};
 use crate::kernels::plain_product::Factor;
+use crate::limits::{self, Watch};
 use crate::operator::{InferContext, Operator, OutputInfo, OutputInfos, RunContext};
 use crate::tensor::{Buffer, DataType, Tensor, TensorView, TensorViewMut, row_major_strides};
 
@@ -218,7 +219,7 @@ impl Operator for Einsum {
 }
 
 fn as_doubles(view: TensorView<'_>) -> Result<Tensor, OpError> {
-    let mut bytes = Buffer::zeroed(view.len() * 8);
+    let mut bytes = Buffer::try_zeroed(view.len() * 8)?;
     let mut wide = TensorViewMut::from_bytes(DataType::Float64, view.shape(), &mut bytes);
     convert(view, &mut wide, SmallFloatRounding::default())?;
     Tensor::from_bytes(DataType::Float64, view.shape(), bytes)
@@ -270,14 +271,23 @@ impl Einsum {
             axes.iter().map(|axis| (size_of(axis), of(axis))).collect()
         };
         let (outer, inner) = (walk(&output), walk(&summed));
-        let count =
-            |axes: &[(usize, SmallVec<[usize; 4]>)]| axes.iter().map(|a| a.0).product::<usize>();
-        let places = |axes: &[(usize, SmallVec<[usize; 4]>)], index: usize, base: &[usize]| {
+        // There may be more products than anything in memory has elements.
+        let count = |axes: &[(usize, SmallVec<[usize; 4]>)]| {
+            let mut sizes = axes.iter().map(|axis| axis.0 as u64);
+            let is_empty = axes.iter().any(|axis| axis.0 == 0);
+            let all = sizes.try_fold(1u64, |all, size| all.checked_mul(size));
+            all.or(is_empty.then_some(0))
+                .ok_or_else(|| OpError::TooLarge {
+                    what: "more products than can be counted".into(),
+                })
+        };
+        let places = |axes: &[(usize, SmallVec<[usize; 4]>)], index: u64, base: &[usize]| {
             let mut places: SmallVec<[usize; 4]> = base.into();
             let mut rest = index;
-            for (size, strides) in axes.iter().rev() {
-                let at = rest % size;
-                rest /= size;
+            for &(size, ref strides) in axes.iter().rev() {
+                // What is left over is less than a size.
+                let at = usize::try_from(rest % size as u64).unwrap_or(size);
+                rest /= size as u64;
                 places
                     .iter_mut()
                     .zip(strides)
@@ -287,22 +297,24 @@ impl Einsum {
         };
         let start: SmallVec<[usize; 4]> = SmallVec::from_elem(0, views.len());
         let one = T::default().through_double(|_| 1.0);
-        let sums: Vec<T> = (0..count(&outer))
-            .map(|i| {
-                let base = places(&outer, i, &start);
-                (0..count(&inner)).fold(T::default(), |sum, j| {
-                    let at = places(&inner, j, &base);
-                    let (last, others) = match slices.split_last() {
-                        Some((last, others)) => (last[at[others.len()]], others),
-                        None => (one, &[][..]),
-                    };
-                    let product = others.iter().zip(&at).fold(one, |product, (slice, &at)| {
-                        T::default().plus_product(product, slice[at])
-                    });
-                    sum.plus_product(product, last)
-                })
+        let mut watch = Watch::begin();
+        let (sums_count, terms_count) = (count(&outer)?, count(&inner)?);
+        let mut sums: Vec<T> = limits::with_room(usize::try_from(sums_count).unwrap_or(usize::MAX));
+        sums.extend((0..sums_count).map(|i| {
+            let base = places(&outer, i, &start);
+            (0..terms_count).fold(T::default(), |sum, j| {
+                watch.count(1);
+                let at = places(&inner, j, &base);
+                let (last, others) = match slices.split_last() {
+                    Some((last, others)) => (last[at[others.len()]], others),
+                    None => (one, &[][..]),
+                };
+                let product = others.iter().zip(&at).fold(one, |product, (slice, &at)| {
+                    T::default().plus_product(product, slice[at])
+                });
+                sum.plus_product(product, last)
             })
-            .collect();
+        }));
         let shape: Vec<usize> = output.iter().map(size_of).collect();
         let Some(mut output) = ctx.optional_output(0) else {
             return Ok(());
@@ -315,6 +327,7 @@ impl Einsum {
 #[cfg(test)]
 mod tests {
     use super::super::case::{Case, tensor};
+    use crate::error::OpError;
     use crate::tensor::Tensor;
 
     fn einsum(equation: &str, inputs: &[Tensor]) -> Option<Tensor> {
@@ -354,6 +367,17 @@ mod tests {
             einsum("i,i", &[floats.clone(), floats]),
             Some(tensor(&[], &[4.25f32]))
         );
+    }
+
+    #[test]
+    fn products_beyond_counting_are_an_error_and_those_of_nothing_are_none() {
+        let long = tensor(&[1 << 14], &[0f32; 1 << 14]);
+        let case = Case::of("Einsum", 12).text("equation", "a,b,c,d,e->");
+        let mut inputs = vec![long; 5];
+        let found = case.one(&inputs);
+        assert!(matches!(found, Err(OpError::TooLarge { .. })), "{found:?}");
+        inputs[4] = tensor(&[0], &[] as &[f32]);
+        assert_eq!(case.one(&inputs), Ok(tensor(&[], &[0f32])));
     }
 
     #[test]

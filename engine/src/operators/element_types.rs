@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use crate::error::OpError;
 use crate::kernels::half_precision::Real;
 use crate::kernels::scratch;
+use crate::limits;
 use crate::operator::RunContext;
 use crate::tensor::{DataType, Element, TensorView, TensorViewMut};
 
@@ -93,7 +94,7 @@ pub(super) fn widened<'a>(view: TensorView<'a>) -> Result<Cow<'a, [f32]>, OpErro
         if let Some(elements) = T::as_f32(elements) {
             return Ok(Cow::Borrowed(elements));
         }
-        let mut wide = vec![0.0; elements.len()];
+        let mut wide = limits::zeroed(elements.len());
         T::widen(elements, &mut wide);
         Ok(Cow::Owned(wide))
     }; other => Err(refused(other)))

@@ -6,6 +6,7 @@
 
 use smallvec::SmallVec;
 
+use super::axes::at_most;
 use super::broadcasting::{broadcast_dims, broadcast_strides};
 use super::rearrange::{Strided, rearrange};
 use crate::error::OpError;
@@ -114,6 +115,7 @@ fn tiled(from: &[Dim], repeats: &[Int]) -> Result<Dims, OpError> {
 }
 
 fn tile(ctx: &mut RunContext<'_>, input: TensorView<'_>, repeats: &[i64]) -> Result<(), OpError> {
+    let counts: SmallVec<[usize; 8]> = repeats.iter().map(|&n| at_most(n)).collect();
     let repeats: SmallVec<[Int; 8]> = repeats.iter().map(|&n| Int::Known(n)).collect();
     let shape = known_shape(&tiled(&known_dims(input.shape()), &repeats)?).unwrap_or_default();
     // Every axis as two: repetitions with stride 0, then the axis itself.
@@ -123,9 +125,9 @@ fn tile(ctx: &mut RunContext<'_>, input: TensorView<'_>, repeats: &[i64]) -> Res
         .shape()
         .iter()
         .zip(row_major_strides(input.shape()))
-        .zip(&repeats)
+        .zip(&counts)
     {
-        axes.extend([repeat.known().unwrap_or(1) as usize, size]);
+        axes.extend([*repeat, size]);
         strides.extend([0, stride as isize]);
     }
     rearrange(ctx, &[input], 0, &shape, Strided::new(0, &axes, &strides))

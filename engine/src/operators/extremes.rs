@@ -9,6 +9,8 @@
 //! - an input of a large number below 2^32 is good, and one beyond is refused (*refused*): files write
 //!   2^63 - 1 for "to the end" and "no limit".
 
+mod coverage;
+
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 

@@ -2,11 +2,29 @@
 //!
 //! `activation` is the name of a unary operator and `activation_params` has its numbers:
 //! `[min, max]` for `Clip`, `[alpha]` for `LeakyRelu`, `[alpha, beta]` for `HardSigmoid`.
+//!
+//! A residual that is added before is meant to have the shape of the sum, and kernels add it while
+//! they write. One that has another shape is added afterwards, as `Add` adds: shapes that a rewrite
+//! took for equal need not be so in a run.
 
+use half::{bf16, f16};
+
+use super::arithmetic::Add;
+use super::broadcasting::broadcast_dims;
+use super::element_types::{match_type, refused};
 use crate::error::OpError;
-use crate::graph::Attributes;
-use crate::kernels::elementwise::Unary;
+use crate::graph::{Attributes, Dims};
+use crate::kernels::elementwise::{Unary, map, map_doubles};
+use crate::kernels::env::Env;
 use crate::kernels::gemm::Activation;
+use crate::kernels::scratch;
+use crate::operator::{
+    InferContext, InputValue, NoSubgraphs, Operator, OutputSlot, OutputSlots, RunContext,
+};
+use crate::tensor::{DataType, Shape, TensorView, TensorViewMut, element_count};
+
+/// Which input of a fused operator the residual is.
+pub(super) const RESIDUAL: usize = 3;
 
 /// An activation, as the kernels of f32 and as sums of other types take it.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
@@ -62,8 +80,105 @@ impl AfterSum {
         self.function.is_none()
     }
 
+    /// Applies the activation to a tensor.
+    fn apply(&self, env: &Env, y: &mut TensorViewMut<'_>) -> Result<(), OpError> {
+        let Some(function) = self.function else {
+            return Ok(());
+        };
+        match_type!(y.data_type(); f32, f16, bf16 as T => {
+            map(env, function, None, y.as_mut_slice::<T>()?);
+            Ok(())
+        }; other => match other {
+            DataType::Float64 => {
+                map_doubles(env, function, None, y.as_mut_slice()?);
+                Ok(())
+            }
+            other => Err(refused(other)),
+        })
+    }
+
     /// The function in double precision, for sums that no kernel finishes.
     pub(super) fn double(&self, x: f64) -> f64 {
         self.function.map_or(x, |function| function.double(x))
     }
+}
+
+/// The output's axes: those of the sum, broadcast with the residual's.
+///
+/// # Errors
+/// When the residual is of another type than the sum, or they do not broadcast.
+pub(super) fn with_residual(
+    inputs: &InferContext<'_>,
+    data_type: DataType,
+    sum: Option<Dims>,
+) -> Result<Option<Dims>, OpError> {
+    let Some(residual) = inputs.optional(RESIDUAL) else {
+        return Ok(sum);
+    };
+    inputs.data_type_of(RESIDUAL, "residual", &[data_type])?;
+    match (sum, residual.dims) {
+        (Some(sum), Some(residual)) => broadcast_dims(&[&sum, residual]).map(Some),
+        _ => Ok(None),
+    }
+}
+
+/// The residual, where it has another shape than the sum.
+///
+/// # Errors
+/// When it is no tensor.
+pub(super) fn other_residual<'a>(
+    ctx: &RunContext<'a>,
+    sum_shape: &[usize],
+) -> Result<Option<TensorView<'a>>, OpError> {
+    let residual = ctx.optional_input(RESIDUAL)?;
+    Ok(residual.filter(|residual| residual.shape() != sum_shape))
+}
+
+/// `activation(sum + residual)` as `Add` and the activation's own operator compute it. `sum` is
+/// given the inputs before the residual, and memory for its shape.
+///
+/// # Errors
+/// Those of `sum`, and when the two do not broadcast.
+pub(super) fn add_apart(
+    ctx: &mut RunContext<'_>,
+    sum_shape: &[usize],
+    residual: TensorView<'_>,
+    after: AfterSum,
+    sum: impl FnOnce(&mut RunContext<'_>) -> Result<(), OpError>,
+) -> Result<(), OpError> {
+    let env = ctx.env;
+    let data_type = residual.data_type();
+    let too_large = || OpError::TooLarge {
+        what: format!("shape {sum_shape:?}"),
+    };
+    let count = element_count(sum_shape).ok_or_else(too_large)?;
+    let len_bytes = data_type.size_bytes(count).ok_or_else(too_large)?;
+    let mut output = ctx.output(0)?;
+    let before = &ctx.inputs()[..RESIDUAL];
+    scratch::with(len_bytes, |bytes: &mut [u8]| {
+        let to = TensorViewMut::from_bytes(data_type, sum_shape, bytes);
+        sum(&mut RunContext::new(
+            env,
+            before,
+            slot(to),
+            &mut NoSubgraphs,
+        ))?;
+        let from = TensorView::from_bytes(data_type, sum_shape, bytes);
+        let operands = [from, residual].map(|view| Some(InputValue::Tensor(view)));
+        let shape = Shape::from_slice(output.shape());
+        let to = TensorViewMut::from_bytes(data_type, &shape, output.bytes_mut());
+        let add = Add::parse(&Attributes::new(14, 1))?;
+        add.run(&mut RunContext::new(
+            env,
+            &operands,
+            slot(to),
+            &mut NoSubgraphs,
+        ))
+    })?;
+    after.apply(env, &mut output)
+}
+
+/// The only output.
+fn slot(view: TensorViewMut<'_>) -> OutputSlots<'_> {
+    OutputSlots::from_iter([OutputSlot::Sized(view)])
 }

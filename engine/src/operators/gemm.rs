@@ -21,6 +21,7 @@ use crate::kernels::gemm::{
 use crate::kernels::half_precision::Real;
 use crate::kernels::plain_product::{self, Factor};
 use crate::kernels::scratch;
+use crate::limits;
 use crate::operator::{InferContext, Operator, OutputInfo, OutputInfos, Prepared, RunContext};
 use crate::tensor::{DataType, Tensor, TensorView, TensorViewMut};
 
@@ -201,7 +202,7 @@ impl Gemm {
             let Some(view) = view else {
                 return Ok(Vec::new());
             };
-            let mut floats = vec![0.0; view.len()];
+            let mut floats = limits::zeroed(view.len());
             T::widen(view.as_slice()?, &mut floats);
             Ok(floats)
         };

@@ -15,6 +15,7 @@ use crate::error::OpError;
 use crate::graph::dimension::display_dims;
 use crate::graph::{Attributes, Dims};
 use crate::kernels::conversion::{SmallFloatRounding, convert};
+use crate::limits;
 use crate::operator::{InferContext, Operator, OutputInfo, OutputInfos, RunContext};
 use crate::tensor::{Buffer, DataType, Shape, TensorView, TensorViewMut, row_major_strides};
 
@@ -144,10 +145,10 @@ fn cubic(x: f64) -> f64 {
 }
 
 fn doubles(view: TensorView<'_>) -> Result<Vec<f64>, OpError> {
-    let mut bytes = Buffer::zeroed(view.len() * 8);
+    let mut bytes = Buffer::try_zeroed(view.len() * 8)?;
     let mut wide = TensorViewMut::from_bytes(DataType::Float64, view.shape(), &mut bytes);
     convert(view, &mut wide, SmallFloatRounding::default())?;
-    Ok(wide.as_mut_slice::<f64>()?.to_vec())
+    Ok(limits::copied(wide.as_mut_slice::<f64>()?))
 }
 
 impl Operator for GridSample {
@@ -192,7 +193,7 @@ impl Operator for GridSample {
         let (channels, plane) = (x.shape()[1], spatial.iter().product::<usize>());
         let places: usize = grid.shape()[1..=rank].iter().product();
         let (values, coordinates) = (doubles(x)?, doubles(grid)?);
-        let mut y = vec![0.0; x.shape()[0] * channels * places];
+        let mut y = limits::zeroed::<f64>(x.shape()[0] * channels * places);
         if plane > 0 {
             for (i, place) in coordinates.chunks_exact(rank).enumerate() {
                 let (image, at) = (i / places, i % places);

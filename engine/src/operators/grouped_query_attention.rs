@@ -25,6 +25,7 @@ use crate::kernels::attention::{
     Attention, HeadStrides, Mask, MaskValues, Sizes, Visible, attention,
 };
 use crate::kernels::scratch;
+use crate::limits;
 use crate::operator::{InferContext, Operator, OutputInfo, OutputInfos, RunContext};
 use crate::tensor::TensorView;
 
@@ -265,14 +266,15 @@ impl Operator for GroupQueryAttention {
             };
             let first = step.is_first();
             let visible = Visible {
-                causal: true,
+                // A window counts the query's own position too.
+                behind: self.window.map(|window| window - 1),
+                ahead: Some(0),
                 offset: 0,
-                window: self.window,
                 key_lengths: (!first).then_some(&step.lengths[..]),
             };
             let cache = HeadStrides::heads_first(self.kv_heads, positions, step.width);
             let rows = HeadStrides::positions_first(self.heads, sequence, step.width);
-            let zeros = vec![0f32; if self.smooth { self.heads } else { 0 }];
+            let zeros = limits::zeroed::<f32>(if self.smooth { self.heads } else { 0 });
             with_bias(bias, sizes, |values_of_mask| {
                 with_optional_f32(sinks, |sinks| {
                     let sinks = if sinks.is_empty() { &zeros[..] } else { sinks };

@@ -18,6 +18,7 @@ use crate::graph::{Attributes, Dim, Dims};
 use crate::kernels::elementwise::{Arithmetic, Expansion, Operand, arithmetic, zip};
 use crate::kernels::env::Env;
 use crate::kernels::normalization::{RowAffine, RowNorm, RowStatistics, normalize_rows};
+use crate::limits;
 use crate::operator::{InferContext, Operator, OutputInfo, OutputInfos, RunContext};
 use crate::tensor::{DataType, TensorView};
 
@@ -153,7 +154,8 @@ impl Operator for RowNormalization {
             ctx.wants(signature.inverse) || signature.mean.is_some_and(|i| ctx.wants(i));
         let mut sum_output = signature.sum.and_then(|i| ctx.optional_output(i));
         let rows = shape[..axis].iter().product();
-        let mut statistics: Option<Vec<RowStatistics>> = is_wanted.then(|| vec![[0.0; 2]; rows]);
+        let mut statistics: Option<Vec<RowStatistics>> =
+            is_wanted.then(|| limits::filled([0.0; 2], rows));
 
         compute_in_f32(ctx, 0, "X", |mut x, y| {
             for skip in skips.into_iter().flatten() {

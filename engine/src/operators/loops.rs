@@ -10,10 +10,11 @@
 //! ```
 //! What is scanned in each round is stacked along a new axis.
 
-use super::axes::normalize_axis;
+use super::axes::{at_most, normalize_axis};
 use super::rearrange::{Interleave, Strided, rearranged};
 use crate::error::OpError;
 use crate::graph::{Attributes, Dim, Dims, ValueType};
+use crate::limits;
 use crate::operator::{InferContext, InputValue, Operator, OutputInfo, OutputInfos, RunContext};
 use crate::tensor::{
     Bool, Buffer, DataType, Shape, Tensor, TensorView, Value, ValueKind, row_major_strides,
@@ -104,7 +105,7 @@ fn empty_stack(element: Option<&ValueType>, axis: i64) -> Result<Tensor, OpError
     shape.insert(axis, 0);
     match data_type {
         DataType::String => Tensor::from_strings(&shape, Vec::new()),
-        _ => Tensor::from_bytes(data_type, &shape, Buffer::zeroed(0)),
+        _ => Tensor::from_bytes(data_type, &shape, Buffer::default()),
     }
 }
 
@@ -168,7 +169,7 @@ impl Operator for Loop {
             .map(|i| owned(ctx.value(i, "v_initial")?))
             .collect::<Result<Vec<Value>, _>>()?;
         let scanned_count = ctx.output_count().saturating_sub(carried.len());
-        let mut scanned: Vec<Vec<Tensor>> = vec![Vec::new(); scanned_count];
+        let mut scanned: Vec<Vec<Tensor>> = limits::filled(Vec::new(), scanned_count);
         let mut round = 0;
         while goes_on && round < limit {
             let (iteration, condition) = (Tensor::scalar(round), Tensor::scalar(Bool::from(true)));
@@ -262,7 +263,7 @@ impl Scan {
             ));
         }
         let outputs = ctx.output_count().max(states.len());
-        let mut scanned: Vec<Vec<Tensor>> = vec![Vec::new(); outputs - states.len()];
+        let mut scanned: Vec<Vec<Tensor>> = limits::filled(Vec::new(), outputs - states.len());
         let rounds = rounds.unwrap_or(length).min(length);
         for round in 0..rounds {
             let slices = sequences
@@ -382,7 +383,14 @@ impl Operator for ScanBatches {
                 "others",
             ));
         }
-        let mut made: Vec<Vec<Tensor>> = vec![Vec::new(); ctx.output_count()];
+        if let Some(lengths) = &lengths
+            && (lengths.len() != batch || lengths.iter().any(|&n| n < 0))
+        {
+            let expected = format!("{batch} numbers of at least 0");
+            let found = format!("{lengths:?}");
+            return Err(OpError::value("sequence_lens", expected, found));
+        }
+        let mut made: Vec<Vec<Tensor>> = limits::filled(Vec::new(), ctx.output_count());
         for b in 0..batch {
             let mut rows = views
                 .iter()
@@ -391,10 +399,8 @@ impl Operator for ScanBatches {
             let sequences = rows.split_off(rows.len().saturating_sub(self.scan.scan_inputs));
             let sequences: Vec<TensorView<'_>> = sequences.iter().map(Tensor::view).collect();
             let states = rows.into_iter().map(Value::Tensor).collect();
-            let rounds = match &lengths {
-                Some(lengths) => lengths.get(b).and_then(|&n| usize::try_from(n).ok()),
-                None => None,
-            };
+            // A length beyond the sequence's is as long as that.
+            let rounds = lengths.as_ref().map(|lengths| at_most(lengths[b]));
             let (states, stacks) = self.scan.sweep(ctx, states, &sequences, rounds)?;
             let states = states.iter().map(|v| v.as_tensor().cloned());
             let all = states.chain(stacks.into_iter().map(Ok));

@@ -6,24 +6,26 @@
 //! Types: f32; f16 and bf16, summed in f32; f64, int32, int64, uint32, uint64.
 //!
 //! `ai.lethe.FusedMatMul` computes `activation(alpha · A · B + bias + residual)` with
-//! `bias: [n]`, `residual` of the output's shape, and `transA`, `transB`, which exchange the last
-//! two axes.
+//! `bias: [n]`, `residual` of the product's shape or one that broadcasts with it, and `transA`,
+//! `transB`, which exchange the last two axes.
 
 use half::{bf16, f16};
 
 use super::broadcasting::{broadcast_dims, broadcast_strides};
-use super::fused::AfterSum;
+use super::fused::{AfterSum, RESIDUAL, add_apart, other_residual, with_residual};
 use crate::error::OpError;
 use crate::graph::dimension::{display_dims, known_dims, known_shape};
 use crate::graph::{Attributes, Dim, Dims};
 use crate::kernels::conversion::{SmallFloatRounding, convert};
 use crate::kernels::env::Env;
 use crate::kernels::gemm::{
-    BatchedGemm, Bias, Epilogue, Gemm, Left, MatrixRef, PackedB, Right, gemm, gemm_batched,
+    Activation, BatchedGemm, Bias, Epilogue, Gemm, Left, MatrixRef, PackedB, Right, gemm,
+    gemm_batched,
 };
 use crate::kernels::half_precision::Real;
 use crate::kernels::plain_product::{self, Factor};
 use crate::kernels::scratch;
+use crate::limits;
 use crate::operator::{InferContext, Operator, OutputInfo, OutputInfos, Prepared, RunContext};
 use crate::tensor::{Buffer, DataType, Shape, Tensor, TensorView, TensorViewMut};
 
@@ -85,7 +87,7 @@ impl FusedMatMul {
 
 /// The elements of a constant f32, f16 or bf16 tensor as f32, whatever their alignment.
 pub(super) fn constant_floats(tensor: &Tensor) -> Result<Buffer, OpError> {
-    let mut floats = Buffer::zeroed(tensor.len() * 4);
+    let mut floats = Buffer::try_zeroed(tensor.len() * 4)?;
     let aligned = tensor.clone().aligned();
     let mut view = TensorViewMut::from_bytes(DataType::Float32, tensor.shape(), &mut floats);
     convert(aligned.view(), &mut view, SmallFloatRounding::default())?;
@@ -207,11 +209,14 @@ impl MatMul {
         &self,
         env: &Env,
         sizes: &Sizes,
-        a: &[f32],
-        b: &[f32],
-        after: (Option<&[f32]>, Option<&[f32]>),
+        [a, b]: [&[f32]; 2],
+        (bias, residual): (Option<&[f32]>, Option<&[f32]>),
+        activation: Activation,
         c: &mut [f32],
     ) {
+        if c.is_empty() {
+            return;
+        }
         let Sizes {
             m,
             k,
@@ -219,12 +224,11 @@ impl MatMul {
             ref batch,
             ref batch_strides,
         } = *sizes;
-        let (bias, residual) = after;
         let epilogue = Epilogue {
             alpha: self.alpha,
             bias: bias.map_or(Bias::None, Bias::PerColumn),
             residual,
-            activation: self.after.inline,
+            activation,
         };
         let left = |data: &'_ [f32], rows: usize| -> (usize, usize, usize) {
             debug_assert!(data.len() >= rows * k);
@@ -284,7 +288,7 @@ impl MatMul {
                     b_offsets,
                     c,
                     alpha: self.alpha,
-                    activation: self.after.inline,
+                    activation,
                 };
                 return gemm_batched(env, products);
             }
@@ -318,6 +322,7 @@ impl MatMul {
         &self,
         sizes: &Sizes,
         ctx: &RunContext<'_>,
+        after: AfterSum,
         c: &mut TensorViewMut<'_>,
     ) -> Result<(), OpError> {
         let (a, b) = (
@@ -329,7 +334,7 @@ impl MatMul {
             .map(|v| v.as_slice::<T>())
             .transpose()?;
         let residual = ctx
-            .optional_input(3)?
+            .optional_input(RESIDUAL)?
             .map(|v| v.as_slice::<T>())
             .transpose()?;
         let Sizes {
@@ -369,14 +374,19 @@ impl MatMul {
             if let Some(residual) = residual {
                 *c = c.plus(residual[i]);
             }
-            if !self.after.is_none() {
-                *c = c.through_double(|x| self.after.double(x));
+            if !after.is_none() {
+                *c = c.through_double(|x| after.double(x));
             }
         }
         Ok(())
     }
 
-    fn halves<T: Real>(&self, ctx: &mut RunContext<'_>, sizes: &Sizes) -> Result<(), OpError> {
+    fn halves<T: Real>(
+        &self,
+        ctx: &mut RunContext<'_>,
+        sizes: &Sizes,
+        activation: Activation,
+    ) -> Result<(), OpError> {
         let env = ctx.env;
         let a = ctx.input(0, "A")?.as_slice::<T>()?;
         let b: &[T] = match &self.weights {
@@ -387,12 +397,12 @@ impl MatMul {
             let Some(view) = view else {
                 return Ok(Vec::new());
             };
-            let mut floats = vec![0.0; view.len()];
+            let mut floats = limits::zeroed(view.len());
             T::widen(view.as_slice()?, &mut floats);
             Ok(floats)
         };
         let bias = ctx.optional_input(2)?;
-        let residual = ctx.optional_input(3)?;
+        let residual = ctx.optional_input(RESIDUAL)?;
         let (bias_floats, residual_floats) = (optional(bias)?, optional(residual)?);
         let after = (
             bias.map(|_| bias_floats.as_slice()),
@@ -405,10 +415,52 @@ impl MatMul {
             let (wide_b, wide_c) = rest.split_at_mut(b.len());
             T::widen(a, wide_a);
             T::widen(b, wide_b);
-            self.floats(env, sizes, wide_a, wide_b, after, wide_c);
+            self.floats(env, sizes, [wide_a, wide_b], after, activation, wide_c);
             T::narrow(wide_c, c);
         });
         Ok(())
+    }
+}
+
+impl MatMul {
+    /// The product with all that comes after it.
+    fn product(
+        &self,
+        ctx: &mut RunContext<'_>,
+        sizes: &Sizes,
+        after: AfterSum,
+    ) -> Result<(), OpError> {
+        match ctx.input_type(0, "A")? {
+            DataType::Float32 => {
+                let a = ctx.input(0, "A")?.as_slice()?;
+                let b = match &self.weights {
+                    Some(_) => &[][..],
+                    None => ctx.input(1, "B")?.as_slice()?,
+                };
+                let bias = ctx.optional_input(2)?;
+                let residual = ctx.optional_input(RESIDUAL)?;
+                let added = (
+                    bias.map(|v| v.as_slice()).transpose()?,
+                    residual.map(|v| v.as_slice()).transpose()?,
+                );
+                let mut output = ctx.output(0)?;
+                let y = output.as_mut_slice()?;
+                self.floats(ctx.env, sizes, [a, b], added, after.inline, y);
+                Ok(())
+            }
+            DataType::Float16 => self.halves::<f16>(ctx, sizes, after.inline),
+            DataType::Bfloat16 => self.halves::<bf16>(ctx, sizes, after.inline),
+            other => {
+                let mut output = ctx.output(0)?;
+                match other {
+                    DataType::Float64 => self.plain::<f64>(sizes, ctx, after, &mut output),
+                    DataType::Int32 => self.plain::<i32>(sizes, ctx, after, &mut output),
+                    DataType::Uint32 => self.plain::<u32>(sizes, ctx, after, &mut output),
+                    DataType::Uint64 => self.plain::<u64>(sizes, ctx, after, &mut output),
+                    _ => self.plain::<i64>(sizes, ctx, after, &mut output),
+                }
+            }
+        }
     }
 }
 
@@ -450,56 +502,27 @@ impl Operator for MatMul {
                 format!("{bias:?}"),
             ));
         }
-        if let (Some(residual), Some(dims)) = (inputs.optional(3).and_then(|r| r.shape()), &dims)
-            && let Some(shape) = known_shape(dims)
-            && residual != shape
-        {
-            return Err(OpError::shape(
-                "residual",
-                format!("{shape:?}"),
-                format!("{residual:?}"),
-            ));
-        }
+        let dims = with_residual(inputs, data_type, dims)?;
         Ok(OutputInfo::maybe(data_type, dims).into())
     }
 
     fn run(&self, ctx: &mut RunContext<'_>) -> Result<(), OpError> {
-        let data_type = ctx.input_type(0, "A")?;
+        let a_shape = ctx.input_shape(0, "A")?;
         let b_shape = match &self.weights {
             Some(weights) => &weights.dims[..],
             None => ctx.input_shape(1, "B")?,
         };
-        let sizes = self.sizes(ctx.input_shape(0, "A")?, b_shape)?;
-        match data_type {
-            DataType::Float32 => {
-                let a = ctx.input(0, "A")?.as_slice()?;
-                let b = match &self.weights {
-                    Some(_) => &[][..],
-                    None => ctx.input(1, "B")?.as_slice()?,
-                };
-                let bias = ctx.optional_input(2)?;
-                let residual = ctx.optional_input(3)?;
-                let after = (
-                    bias.map(|v| v.as_slice()).transpose()?,
-                    residual.map(|v| v.as_slice()).transpose()?,
-                );
-                let mut output = ctx.output(0)?;
-                self.floats(ctx.env, &sizes, a, b, after, output.as_mut_slice()?);
-                Ok(())
-            }
-            DataType::Float16 => self.halves::<f16>(ctx, &sizes),
-            DataType::Bfloat16 => self.halves::<bf16>(ctx, &sizes),
-            other => {
-                let mut output = ctx.output(0)?;
-                match other {
-                    DataType::Float64 => self.plain::<f64>(&sizes, ctx, &mut output),
-                    DataType::Int32 => self.plain::<i32>(&sizes, ctx, &mut output),
-                    DataType::Uint32 => self.plain::<u32>(&sizes, ctx, &mut output),
-                    DataType::Uint64 => self.plain::<u64>(&sizes, ctx, &mut output),
-                    _ => self.plain::<i64>(&sizes, ctx, &mut output),
-                }
+        let sizes = self.sizes(a_shape, b_shape)?;
+        if ctx.input_count() > RESIDUAL {
+            let dims = self.dims(&known_dims(a_shape), &known_dims(b_shape))?;
+            let shape = known_shape(&dims).unwrap_or_default();
+            if let Some(residual) = other_residual(ctx, &shape)? {
+                return add_apart(ctx, &shape, residual, self.after, |ctx| {
+                    self.product(ctx, &sizes, AfterSum::default())
+                });
             }
         }
+        self.product(ctx, &sizes, self.after)
     }
 
     fn prepare(

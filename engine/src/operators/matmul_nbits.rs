@@ -14,6 +14,7 @@ use crate::graph::{Attributes, Dim};
 use crate::kernels::block_quantized::{Nibbles, multiply};
 use crate::kernels::env::Env;
 use crate::kernels::gemm::{Bias, Epilogue, Gemm, Left, MatrixRef, PackedB, Right, gemm};
+use crate::limits;
 use crate::operator::{InferContext, Operator, OutputInfo, OutputInfos, Prepared, RunContext};
 use crate::tensor::{Buffer, DataType, Tensor};
 
@@ -118,11 +119,13 @@ impl MatMulNBits {
         expect("B", [n, row_bytes], b)?;
         expect("scales", [n, blocks], scales)?;
         let floats = |tensor: &Tensor| -> Result<Vec<f32>, OpError> {
-            Ok(bytemuck::cast_slice(&constant_floats(tensor)?).to_vec())
+            Ok(limits::copied(bytemuck::cast_slice(&constant_floats(
+                tensor,
+            )?)))
         };
         let scales = floats(scales)?;
         let zero_points = match zero_points {
-            None => vec![(1u32 << (self.bits - 1)) as f32; n * blocks],
+            None => limits::filled((1u32 << (self.bits - 1)) as f32, n * blocks),
             Some(zeros) if zeros.data_type() == DataType::Uint8 => {
                 let zero_bytes = (blocks * self.bits).div_ceil(8);
                 expect("zero_points", [n, zero_bytes], zeros)?;
@@ -158,7 +161,7 @@ impl MatMulNBits {
                     .collect::<Result<_, _>>()?
             }
         };
-        let mut wide = vec![0f32; n * k];
+        let mut wide = limits::zeroed(n * k);
         for (i, wide) in wide.iter_mut().enumerate() {
             let (n, k) = (i / k, i % k);
             let at = n * blocks + groups[k];
@@ -430,6 +433,8 @@ mod tests {
             .int("K", 32)
             .int("N", 2)
             .int("block_size", 24);
-        assert!(matches!(odd.one(&[]), Err(OpError::Attribute { .. })));
+        let operands = [1usize; 3].map(|n| tensor(&[n], &vec![0f32; n]));
+        let found = odd.one(&operands);
+        assert!(matches!(found, Err(OpError::Attribute { .. })), "{found:?}");
     }
 }

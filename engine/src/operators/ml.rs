@@ -11,6 +11,7 @@ pub(super) mod zip_map;
 use crate::error::OpError;
 use crate::graph::{Attributes, Dim};
 use crate::kernels::conversion::{SmallFloatRounding, convert};
+use crate::limits;
 use crate::operator::{InferContext, OutputInfo, RunContext};
 use crate::tensor::{Buffer, DataType, Tensor, TensorView, TensorViewMut};
 
@@ -46,18 +47,18 @@ fn rows_dim(dims: Option<&[Dim]>) -> Result<Dim, OpError> {
 
 /// The elements of a tensor of numbers as f32.
 fn floats(view: TensorView<'_>) -> Result<Vec<f32>, OpError> {
-    let mut bytes = Buffer::zeroed(view.len() * 4);
+    let mut bytes = Buffer::try_zeroed(view.len() * 4)?;
     let mut wide = TensorViewMut::from_bytes(DataType::Float32, view.shape(), &mut bytes);
     convert(view, &mut wide, SmallFloatRounding::default())?;
-    Ok(wide.as_mut_slice::<f32>()?.to_vec())
+    Ok(limits::copied(wide.as_mut_slice::<f32>()?))
 }
 
 /// The elements of a tensor of numbers as f64.
 fn doubles(view: TensorView<'_>) -> Result<Vec<f64>, OpError> {
-    let mut bytes = Buffer::zeroed(view.len() * 8);
+    let mut bytes = Buffer::try_zeroed(view.len() * 8)?;
     let mut wide = TensorViewMut::from_bytes(DataType::Float64, view.shape(), &mut bytes);
     convert(view, &mut wide, SmallFloatRounding::default())?;
-    Ok(wide.as_mut_slice::<f64>()?.to_vec())
+    Ok(limits::copied(wide.as_mut_slice::<f64>()?))
 }
 
 /// The names of classes.

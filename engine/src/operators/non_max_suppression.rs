@@ -7,6 +7,7 @@
 use super::axes::at_most;
 use crate::error::OpError;
 use crate::graph::{Attributes, Dim};
+use crate::limits::Watch;
 use crate::operator::{InferContext, Operator, OutputInfo, OutputInfos, RunContext};
 use crate::tensor::DataType;
 
@@ -96,6 +97,7 @@ impl Operator for NonMaxSuppression {
         let score_limit = float(4, "score_threshold")?;
         let (boxes, scores) = (boxes.as_slice::<f32>()?, scores.as_slice::<f32>()?);
         let mut selected: Vec<i64> = Vec::new();
+        let mut watch = Watch::begin();
         for batch in 0..batches {
             let corners: Vec<[f32; 4]> = boxes[batch * count * 4..][..count * 4]
                 .chunks_exact(4)
@@ -112,6 +114,7 @@ impl Operator for NonMaxSuppression {
                     if kept.len() >= limit {
                         break;
                     }
+                    watch.count(kept.len());
                     if kept
                         .iter()
                         .all(|&k| overlap(&corners[i], &corners[k]) <= overlap_limit)

@@ -9,6 +9,7 @@ use super::rearrange::{Rearrange, rearrange};
 use crate::error::OpError;
 use crate::graph::{Attributes, Dim, Dims};
 use crate::kernels::conversion::{SmallFloatRounding, convert};
+use crate::limits;
 use crate::operator::{InferContext, Operator, OutputInfo, OutputInfos, RunContext};
 use crate::tensor::{Buffer, DataType, Shape, TensorView, TensorViewMut};
 
@@ -20,10 +21,10 @@ pub(super) struct OneHot {
 
 /// A tensor of any number type as int64; fractions are cut off.
 fn integers(view: TensorView<'_>) -> Result<Vec<i64>, OpError> {
-    let mut bytes = Buffer::zeroed(view.len() * 8);
+    let mut bytes = Buffer::try_zeroed(view.len() * 8)?;
     let mut wide = TensorViewMut::from_bytes(DataType::Int64, view.shape(), &mut bytes);
     convert(view, &mut wide, SmallFloatRounding::default())?;
-    Ok(wide.as_mut_slice::<i64>()?.to_vec())
+    Ok(limits::copied(wide.as_mut_slice::<i64>()?))
 }
 
 fn depth_of(view: TensorView<'_>) -> Result<usize, OpError> {

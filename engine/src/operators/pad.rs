@@ -9,7 +9,7 @@
 
 use smallvec::SmallVec;
 
-use super::axes::{IntList, KnownList, normalize_axis};
+use super::axes::{IntList, KnownList, at_most, clamped, normalize_axis};
 use super::rearrange::{Rearrange, rearrange};
 use crate::error::OpError;
 use crate::graph::{Attributes, Dim, Dims};
@@ -67,7 +67,7 @@ impl Mode {
     fn source(self, index: i64, size: i64) -> Option<usize> {
         let inside = (0..size).contains(&index);
         let source = match self {
-            Self::Constant => return inside.then_some(index as usize),
+            Self::Constant => return usize::try_from(index).ok().filter(|_| inside),
             _ if size == 0 => return None,
             Self::Edge => index.clamp(0, size - 1),
             Self::Wrap => index.rem_euclid(size),
@@ -78,7 +78,7 @@ impl Mode {
                 at.min(period - at)
             }
         };
-        Some(source as usize)
+        usize::try_from(source).ok()
     }
 }
 
@@ -154,7 +154,7 @@ fn constant(value: f32, data_type: DataType) -> Result<Tensor, OpError> {
     if data_type == DataType::String {
         return Tensor::from_strings(&[], vec![String::new()]);
     }
-    let mut bytes = Buffer::zeroed(data_type.size_bytes(1).unwrap_or(0));
+    let mut bytes = Buffer::try_zeroed(data_type.size_bytes(1).unwrap_or(0))?;
     if value != 0.0 {
         let mut view = TensorViewMut::from_bytes(data_type, &[], &mut bytes);
         let rounding = SmallFloatRounding::default();
@@ -282,8 +282,8 @@ impl Rearrange for PadAxes<'_> {
             // The part of a row that shows a row of the input as it is.
             let size = self.from[outer.len()];
             let begin = self.pairs[outer.len()].0;
-            let middle = begin.clamp(0, width as i64) as usize
-                ..(begin.saturating_add(size as i64)).clamp(0, width as i64) as usize;
+            let end = begin.saturating_add(size as i64);
+            let middle = clamped(begin, width)..clamped(end, width);
             let mut index: SmallVec<[usize; 8]> = SmallVec::from_elem(0, outer.len());
             for row in output.chunks_exact_mut(width) {
                 let mut places = index
@@ -306,7 +306,8 @@ impl Rearrange for PadAxes<'_> {
                         let copied = middle.start < middle.end;
                         let middle = if copied { middle.clone() } else { 0..0 };
                         if copied {
-                            let first = base + (middle.start as i64 - begin) as usize;
+                            // In front of the row's begin the input's first elements are cut off.
+                            let first = base + at_most(middle.start as i64 - begin);
                             row[middle.clone()]
                                 .clone_from_slice(&data[first..first + middle.len()]);
                         }

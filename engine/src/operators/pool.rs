@@ -16,6 +16,7 @@ use crate::graph::dimension::display_dims;
 use crate::graph::{Attributes, Dim, Dims};
 use crate::kernels::convolution::Geometry;
 use crate::kernels::pooling::{self, Pooling};
+use crate::limits::Watch;
 use crate::operator::{InferContext, Operator, OutputInfo, OutputInfos, RunContext};
 use crate::tensor::{DataType, Element, Shape};
 
@@ -402,6 +403,7 @@ impl Pool {
         let [_, height, width] = geometry.input;
         let [out_depth, out_height, out_width] = geometry.output;
         let [_, dilation_h, dilation_w] = geometry.dilations;
+        let mut watch = Watch::begin();
         let mut out = 0;
         for d in 0..out_depth {
             let (taps_d, place_d) = taps_on_image(geometry, 0, d);
@@ -409,6 +411,7 @@ impl Pool {
                 let (taps_h, place_h) = taps_on_image(geometry, 1, h);
                 for w in 0..out_width {
                     let (taps_w, place_w) = taps_on_image(geometry, 2, w);
+                    watch.count(taps_d.len() * taps_h.len() * taps_w.len());
                     let rows = (0..taps_d.len()).flat_map(|i| {
                         let d = place_d + i * geometry.dilations[0];
                         (0..taps_h.len())

@@ -17,6 +17,7 @@ use crate::kernels::elementwise::{
     Arithmetic, BinaryFunction, Expansion, Number, Operand, Unary, arithmetic, broadcast_shape,
     map, zip,
 };
+use crate::limits;
 use crate::operator::{InferContext, Operator, OutputInfo, OutputInfos, RunContext};
 use crate::tensor::{DataType, Element, TensorView};
 
@@ -119,7 +120,7 @@ fn power_of_doubles<T: Element>(
     let power: BinaryFunction<f64, f64> = <f64 as Number>::function(Arithmetic::Pow);
     let operand =
         |elements, shape_of| Operand::Elements(elements, Expansion::new(shape_of, &shape));
-    let mut powers = vec![0.0; y.len()];
+    let mut powers = limits::zeroed(y.len());
     zip(
         ctx.env,
         power,

@@ -7,6 +7,7 @@
 use smallvec::SmallVec;
 
 use crate::error::OpError;
+use crate::limits;
 use crate::operator::RunContext;
 use crate::tensor::packed::{pack_codes, unpack_codes};
 use crate::tensor::{Buffer, DataType, Tensor, TensorView, element_count};
@@ -66,7 +67,7 @@ pub(super) fn rearranged(
             .iter()
             .map(|v| v.as_strings())
             .collect::<Result<_, _>>()?;
-        let mut strings = vec![String::new(); len];
+        let mut strings = limits::filled(String::new(), len);
         job.run(&slices, &mut strings)?;
         return Tensor::from_strings(shape, strings);
     }
@@ -74,7 +75,7 @@ pub(super) fn rearranged(
         .size_bytes(len)
         .filter(|&n| n <= isize::MAX as usize)
         .ok_or_else(too_large)?;
-    let mut bytes = Buffer::zeroed(size);
+    let mut bytes = Buffer::try_zeroed(size)?;
     on_bytes(inputs, data_type, &mut bytes, len, job)?;
     Tensor::from_bytes(data_type, shape, bytes)
 }
@@ -104,7 +105,7 @@ fn on_bytes(
             .map(|v| unpack_codes(data_type, v.bytes(), v.len()))
             .collect();
         let slices: Vec<&[u8]> = unpacked.iter().map(Vec::as_slice).collect();
-        let mut codes = vec![0; len];
+        let mut codes = limits::zeroed(len);
         job.run(&slices, &mut codes)?;
         pack_codes(data_type, &codes, output);
         return Ok(());

@@ -200,11 +200,13 @@ impl Flatten {
         } else {
             self.axis
         };
-        if !(0..=rank).contains(&axis) {
+        let split = usize::try_from(axis)
+            .ok()
+            .and_then(|axis| from.split_at_checked(axis));
+        let Some((rows, columns)) = split else {
             let range = format!("a number from -{rank} to {rank}");
             return Err(OpError::value("axis", range, self.axis));
-        }
-        let (rows, columns) = from.split_at(axis as usize);
+        };
         let one = [Dim::Known(1)];
         let product = |dims: &[Dim]| quotient(dims.iter(), one.iter()).unwrap_or(Dim::Unknown);
         Ok([product(rows), product(columns)].into_iter().collect())

@@ -12,11 +12,12 @@ mod taps;
 use smallvec::SmallVec;
 
 use self::taps::{Coordinates, Interpolation, NearestRounding, Taps};
-use super::axes::{axis_set, normalize_axis};
+use super::axes::{at_most, axis_set, normalize_axis};
 use super::rearrange::{Rearrange, rearrange};
 use crate::error::OpError;
 use crate::graph::{Attributes, Dim, Dims};
 use crate::kernels::conversion::{SmallFloatRounding, convert};
+use crate::limits;
 use crate::operator::{InferContext, InputInfo, Operator, OutputInfo, OutputInfos, RunContext};
 use crate::tensor::{Buffer, DataType, Shape, TensorView, TensorViewMut};
 
@@ -185,7 +186,7 @@ impl Resize {
                 };
                 for (&axis, &size) in axes.iter().zip(sizes) {
                     outputs[axis] = match common {
-                        None => (size as usize, scale((&axis, &size))),
+                        None => (at_most(size), scale((&axis, &size))),
                         Some(scale) => {
                             let size = (scale * shape[axis] as f64 + 0.5).floor() as usize;
                             (size, scale)
@@ -242,14 +243,14 @@ impl Resize {
 
     /// The region that `tf_crop_and_resize` samples: starts and ends of every axis.
     fn region(&self, ctx: &RunContext<'_>, rank: usize) -> Result<Vec<(f64, f64)>, OpError> {
-        let mut region = vec![(0.0, 1.0); rank];
+        let mut region = limits::filled((0.0, 1.0), rank);
         if self.interpolation.coordinates != Coordinates::CropAndResize {
             return Ok(region);
         }
         let Some(roi) = ctx.optional_input(1)? else {
             return Err(OpError::MissingInput { input: "roi" });
         };
-        let mut bytes = Buffer::zeroed(roi.len() * 8);
+        let mut bytes = Buffer::try_zeroed(roi.len() * 8)?;
         let mut wide = TensorViewMut::from_bytes(DataType::Float64, roi.shape(), &mut bytes);
         convert(roi, &mut wide, SmallFloatRounding::default())?;
         let roi = wide.as_mut_slice::<f64>()?;
@@ -377,10 +378,10 @@ fn interpolated(
     taps: &[Taps],
     extrapolation_value: f64,
 ) -> Result<Vec<f64>, OpError> {
-    let mut bytes = Buffer::zeroed(x.len() * 8);
+    let mut bytes = Buffer::try_zeroed(x.len() * 8)?;
     let mut wide = TensorViewMut::from_bytes(DataType::Float64, x.shape(), &mut bytes);
     convert(x, &mut wide, SmallFloatRounding::default())?;
-    let mut values = wide.as_mut_slice::<f64>()?.to_vec();
+    let mut values = limits::copied(wide.as_mut_slice::<f64>()?);
     let mut sizes = Shape::from_slice(x.shape());
     for (axis, taps) in taps.iter().enumerate() {
         if taps.is_identity {
@@ -389,7 +390,7 @@ fn interpolated(
         let (from, to) = (sizes[axis], shape[axis]);
         let inner: usize = sizes[axis + 1..].iter().product();
         let outer: usize = sizes[..axis].iter().product();
-        let mut next = vec![0.0; outer * to * inner];
+        let mut next = limits::zeroed(outer * to * inner);
         for (i, target) in next.chunks_exact_mut(inner.max(1)).enumerate() {
             let (o, index) = (i / to.max(1), i % to.max(1));
             for &(source, weight) in taps.of(index) {

@@ -9,6 +9,7 @@ use super::axes::{at_most, normalize_axis, normalize_index};
 use super::rearrange::{Interleave, Strided, rearranged};
 use crate::error::OpError;
 use crate::graph::{Attributes, Dim, Dims};
+use crate::limits;
 use crate::operator::{InferContext, InputValue, Operator, OutputInfo, OutputInfos, RunContext};
 use crate::tensor::{
     Bool, DataType, OptionalValue, Sequence, Shape, Tensor, TensorView, Value, ValueKind,
@@ -145,7 +146,7 @@ impl Operator for SequenceInsert {
         let at = match ctx.optional_input(2)? {
             None => len,
             Some(view) => match view.to_i64s()?.first() {
-                Some(&p) if p >= 0 && p as usize == len => len,
+                Some(&p) if usize::try_from(p) == Ok(len) => len,
                 _ => position(ctx, 2, len)?.unwrap_or(len),
             },
         };
@@ -236,7 +237,7 @@ impl SplitToSequence {
     /// Lengths of the pieces of an axis.
     fn lengths(split: Option<TensorView<'_>>, size: usize) -> Result<Vec<usize>, OpError> {
         let Some(view) = split else {
-            return Ok(vec![1; size]);
+            return Ok(limits::filled(1, size));
         };
         let given = view.to_i64s()?;
         let wrong = || {

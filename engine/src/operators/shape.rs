@@ -4,6 +4,7 @@
 //! 15), <https://onnx.ai/onnx/operators/onnx__Size.html>.
 //! Shapes: `data: [..]` → `shape: [end - start]`, `size: []`. Types: any → int64.
 
+use super::axes::clamped;
 use crate::error::OpError;
 use crate::graph::{Attributes, Dim, Int};
 use crate::operator::{InferContext, Operator, OutputInfo, OutputInfos, RunContext};
@@ -30,11 +31,17 @@ impl Shape {
 
     /// The part of all axes that is asked for.
     fn part<'a, T>(&self, axes: &'a [T]) -> &'a [T] {
-        let rank = axes.len() as i64;
-        let clamp = |i: i64| if i < 0 { i.saturating_add(rank) } else { i }.clamp(0, rank);
-        let end = self.end.map_or(rank, clamp);
-        let start = clamp(self.start).min(end);
-        &axes[start as usize..end as usize]
+        let rank = axes.len();
+        let counted = |i: i64| {
+            if i < 0 {
+                i.saturating_add(rank as i64)
+            } else {
+                i
+            }
+        };
+        let end = self.end.map_or(rank, |end| clamped(counted(end), rank));
+        let start = clamped(counted(self.start), end);
+        &axes[start..end]
     }
 }
 

@@ -11,7 +11,7 @@ use crate::error::OpError;
 use crate::graph::Attributes;
 use crate::kernels::softmax::{Softmax as Function, softmax, softmax_doubles};
 use crate::operator::{InferContext, Operator, OutputInfo, OutputInfos, RunContext};
-use crate::tensor::DataType;
+use crate::tensor::{DataType, Shape};
 
 /// One of the functions with its attributes.
 #[derive(Debug)]
@@ -59,7 +59,7 @@ impl Operator for AlongAxis {
         let data_type = inputs.data_type_of(0, "input", REAL)?;
         let input = inputs.required(0, "input")?;
         if let Some(rank) = input.rank() {
-            self.extent(&vec![1; rank])?;
+            self.extent(&Shape::from_elem(1, rank))?;
         }
         Ok(OutputInfo::maybe(data_type, input.to_dims()).into())
     }

@@ -5,7 +5,7 @@
 
 use smallvec::SmallVec;
 
-use super::axes::axis_set;
+use super::axes::{axis_set, normalize_axis};
 use super::rearrange::{Rearrange, rearrange};
 use crate::error::OpError;
 use crate::graph::{Attributes, Dims};
@@ -26,12 +26,9 @@ impl Transpose {
             return Ok(Self { permutation: None });
         };
         axis_set(axes, axes.len())?;
-        let rank = axes.len() as i64;
-        let axes = axes
-            .iter()
-            .map(|&axis| if axis < 0 { axis + rank } else { axis } as usize);
+        let axes = axes.iter().map(|&axis| normalize_axis(axis, axes.len()));
         Ok(Self {
-            permutation: Some(axes.collect()),
+            permutation: Some(axes.collect::<Result<_, _>>()?),
         })
     }
 

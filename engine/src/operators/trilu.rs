@@ -3,6 +3,7 @@
 //! Spec: <https://onnx.ai/onnx/operators/onnx__Trilu.html>, opset 14. The diagonal is `k` above
 //! the main one. Shapes: `input: [.., rows, columns]` → the same. Types: any but strings.
 
+use super::axes::clamped;
 use super::rearrange::{Rearrange, rearrange};
 use crate::error::OpError;
 use crate::graph::Attributes;
@@ -76,8 +77,8 @@ impl Rearrange for Triangle {
             // First column of the upper triangle, or of what is above the lower one.
             let bound = ((i % self.rows) as i64)
                 .saturating_add(self.diagonal)
-                .saturating_add(i64::from(!self.upper))
-                .clamp(0, self.columns as i64) as usize;
+                .saturating_add(i64::from(!self.upper));
+            let bound = clamped(bound, self.columns);
             let (kept, cleared) = match self.upper {
                 true => (bound..self.columns, 0..bound),
                 false => (0..bound, bound..self.columns),

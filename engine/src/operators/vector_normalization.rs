@@ -18,6 +18,7 @@ use crate::kernels::elementwise::{
 use crate::kernels::env::Env;
 use crate::kernels::normalization::{LocalWindow, local_response_base};
 use crate::kernels::reduction::{Reduction, reduce};
+use crate::limits;
 use crate::operator::{InferContext, Operator, OutputInfo, OutputInfos, RunContext};
 
 /// One of the operators with its attributes.
@@ -41,7 +42,7 @@ impl Reduced {
             .zip(axes)
             .map(|(&n, &is_reduced)| if is_reduced { 1 } else { n });
         let reduced_shape: SmallVec<[usize; 8]> = shape_of.collect();
-        let mut values = vec![0.0; reduced_shape.iter().product()];
+        let mut values = limits::zeroed(reduced_shape.iter().product());
         reduce(env, reduction, shape, axes, x, &mut values);
         Reduced {
             shape: reduced_shape,
@@ -114,7 +115,7 @@ impl Operator for VectorNormalization {
                 }
                 Self::LocalResponse { window, beta } => {
                     let inner = shape[2..].iter().product();
-                    let mut divisors = vec![0.0; y.len()];
+                    let mut divisors = limits::zeroed(y.len());
                     local_response_base(*window, shape[1], inner, y, &mut divisors);
                     map(env, Unary::Pow { exponent: *beta }, None, &mut divisors);
                     let divisors = Operand::Elements(&divisors[..], Expansion::new(shape, shape));

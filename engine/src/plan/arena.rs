@@ -12,6 +12,7 @@ use smallvec::SmallVec;
 use std::ops::Range;
 
 use crate::error::OpError;
+use crate::limits::Shortage;
 use crate::tensor::Buffer;
 
 /// The block.
@@ -27,11 +28,13 @@ pub(super) struct Pieces<'a> {
 }
 
 impl Arena {
-    /// Makes the arena at least `len` bytes long.
-    pub(super) fn reserve(&mut self, len: usize) {
-        if self.buffer.len() < len {
-            self.buffer.resize_for_overwrite(len);
-        }
+    /// Makes the arena at least `len` bytes long. From now on it counts as memory of this run.
+    ///
+    /// # Errors
+    /// When there is no memory for it.
+    pub(super) fn reserve(&mut self, len: usize) -> Result<(), Shortage> {
+        let len = len.max(self.buffer.len());
+        self.buffer.resize_for_overwrite(len)
     }
 
     /// Overwrites all of it with zeros and gives their number.
@@ -90,7 +93,7 @@ mod tests {
     #[test]
     fn disjoint_pieces_are_lent_and_others_refused() {
         let mut arena = Arena::default();
-        arena.reserve(64);
+        arena.reserve(64).expect("memory");
         {
             let pieces = arena
                 .lend(&[0..8, 4..12], &[12..20, 20..24])

@@ -3,7 +3,6 @@
 use smallvec::SmallVec;
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::arena::Arena;
 use super::heap_outputs::{HeapOutput, infer_dynamic};
@@ -13,6 +12,7 @@ use crate::error::{Error, OpError};
 use crate::graph::dimension::known_shape;
 use crate::graph::{ValueId, ValueType};
 use crate::kernels::env::Env;
+use crate::limits;
 use crate::operator::{InputValue, NoSubgraphs, OutputSlot, OutputSlots, RunContext, Subgraphs};
 use crate::session::Budget;
 use crate::tensor::{DataType, Tensor, TensorView, TensorViewMut, Value};
@@ -27,8 +27,6 @@ pub struct RunOptions<'a> {
     pub env: &'a Env,
     /// Limits.
     pub budget: &'a Budget,
-    /// The run stops before the next node once this is true.
-    pub cancel: Option<&'a AtomicBool>,
     /// Depth of subgraphs around this plan.
     pub depth: usize,
 }
@@ -100,8 +98,12 @@ impl Plan {
         take: &mut dyn FnMut(usize, InputValue<'_>) -> Result<(), Error>,
     ) -> Result<(), Error> {
         options.budget.check_nesting(options.depth)?;
+        // A loop whose body does nothing is told to end as well.
+        if limits::is_stopped() {
+            return Err(Error::Cancelled);
+        }
         let layout = self.layout(inputs, options)?;
-        state.arena.reserve(layout.arena_bytes);
+        state.arena.reserve(layout.arena_bytes)?;
         state.dynamic.clear();
         state.dynamic.resize(self.values.len(), None);
         if let Some((profile, _)) = &mut profile {
@@ -119,7 +121,7 @@ impl Plan {
             if matches!(layout.steps[i], StepKind::Known | StepKind::Alias) {
                 continue;
             }
-            if options.cancel.is_some_and(|c| c.load(Ordering::Relaxed)) {
+            if limits::is_stopped() {
                 return Err(Error::Cancelled);
             }
             let start = profile.as_ref().map(|(_, clock)| clock());
@@ -137,6 +139,10 @@ impl Plan {
             for id in &layout.release[i] {
                 state.dynamic[id.index()] = None;
             }
+        }
+        // What a loop of kernels left out is nobody's to see.
+        if limits::is_stopped() {
+            return Err(Error::Cancelled);
         }
         for (i, id) in self.outputs.iter().enumerate() {
             let value = run.read(*id, state).ok_or_else(|| {
@@ -431,11 +437,11 @@ impl Step {
     ) -> Result<(), OpError> {
         let (own, captures) = inputs.split_at(inputs.len() - self.captures);
         let env = options.env;
+        let operator = &*self.operator;
         if self.subplans.is_empty() {
             let mut none = NoSubgraphs;
-            return self
-                .operator
-                .run(&mut RunContext::new(env, own, outputs, &mut none));
+            let mut context = RunContext::new(env, own, outputs, &mut none);
+            return limits::until_ended(|| operator.run(&mut context))?;
         }
         let mut runner = SubgraphRunner {
             plans: &self.subplans,
@@ -446,8 +452,8 @@ impl Step {
                 ..options
             },
         };
-        self.operator
-            .run(&mut RunContext::new(env, own, outputs, &mut runner))
+        let mut context = RunContext::new(env, own, outputs, &mut runner);
+        limits::until_ended(|| operator.run(&mut context))?
     }
 }
 

@@ -84,7 +84,7 @@ impl HeapOutput {
         if data_type == DataType::String {
             return Ok(Self::Made(None));
         }
-        Ok(Self::Sized(data_type, shape, Buffer::zeroed(size)))
+        Ok(Self::Sized(data_type, shape, Buffer::try_zeroed(size)?))
     }
 
     pub(super) fn slot(&mut self) -> OutputSlot<'_> {

@@ -67,7 +67,10 @@ impl<'a> Lifetimes<'a> {
                         needed: value
                             .shape
                             .iter()
-                            .fold(1u64, |n, &d| n.saturating_mul(d as u64)),
+                            .fold(value.data_type.bits() as u64, |n, &d| {
+                                n.saturating_mul(d as u64)
+                            })
+                            .div_ceil(8),
                         limit: limit_bytes,
                     })?;
                 let range = match in_place {

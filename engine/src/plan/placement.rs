@@ -12,6 +12,7 @@ use super::{Plan, RunOptions, Step};
 use crate::device::{Device, Meta, Request};
 use crate::error::{Error, OpError};
 use crate::graph::ValueId;
+use crate::limits;
 use crate::operator::InputValue;
 use crate::tensor::{SharedBytes, Tensor, Value};
 
@@ -222,10 +223,7 @@ impl<D: Device> Placement<D> {
             run.host[id.index()] = input.to_value();
         }
         for (i, step) in plan.steps.iter().enumerate() {
-            if options
-                .cancel
-                .is_some_and(|c| c.load(std::sync::atomic::Ordering::Relaxed))
-            {
+            if limits::is_stopped() {
                 return Err(Error::Cancelled);
             }
             run.step(i, step, options)

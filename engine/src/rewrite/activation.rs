@@ -5,8 +5,11 @@
 //! Conv → BatchNormalization (taken in before) → Add(residual) → Relu
 //! MatMul → Add(bias) → Gelu
 //! ```
+//!
+//! A residual is taken in where it is likely to have the shape of what it is added to; where a run
+//! shows that it has another one, the fused operators add as `Add` does.
 
-use super::pattern::{Pattern, fused};
+use super::pattern::{Links, Pattern, fused, is};
 use crate::graph::attributes::Attribute;
 use crate::graph::{Graph, Node, ValueId};
 use crate::kernels::env::Env;
@@ -21,8 +24,9 @@ const HOSTS: &[(&str, &str)] = &[
 
 pub(super) fn apply(graph: &mut Graph, _: &Env) -> usize {
     let mut changes = 0;
+    let links = Links::new(graph);
     for i in 0..graph.nodes.len() {
-        let pattern = Pattern::new(graph);
+        let pattern = links.of(graph);
         let found = bias_or_residual(&pattern, i);
         if let Some(node) = found.or_else(|| activation(&pattern, &graph.nodes[i])) {
             graph.nodes[i] = node;
@@ -46,6 +50,10 @@ fn host<'g>(pattern: &Pattern<'g>, id: Option<ValueId>) -> Option<(&'g Node, &'s
 }
 
 fn activation(pattern: &Pattern<'_>, node: &Node) -> Option<Node> {
+    // Kernels have its numbers, and integers, in f32.
+    if !pattern.is_f32_like(node.input(0)) {
+        return None;
+    }
     let (name, params) = activation_of(pattern, node)?;
     let (host, fused_type) = host(pattern, node.input(0))?;
     let attributes = host
@@ -73,13 +81,12 @@ fn activation_of(pattern: &Pattern<'_>, node: &Node) -> Option<(&'static str, Ve
     if node.is("Clip") {
         // Bounds are attributes until opset 6 and inputs since 11.
         let bound = |i: usize, name, default| match node.input(i) {
-            Some(id) => pattern.number(Some(id)),
-            None => float(name, default),
+            Some(id) => pattern.number(Some(id)).map(|bound| bound as f32),
+            None if node.name.opset < 11 => float(name, default),
+            None => Some(default),
         };
-        return Some((
-            "Clip",
-            vec![bound(1, "min", f32::MIN)?, bound(2, "max", f32::MAX)?],
-        ));
+        let min = bound(1, "min", f32::NEG_INFINITY)?;
+        return Some(("Clip", vec![min, bound(2, "max", f32::INFINITY)?]));
     }
     if node.is("LeakyRelu") {
         return Some(("LeakyRelu", vec![float("alpha", 0.01)?]));
@@ -111,7 +118,7 @@ fn activation_of(pattern: &Pattern<'_>, node: &Node) -> Option<(&'static str, Ve
 /// The host at one side of a sum, with the other side as its bias or residual.
 fn bias_or_residual(pattern: &Pattern<'_>, i: usize) -> Option<Node> {
     let node = &pattern.graph.nodes[i];
-    if !node.is("Add") {
+    if !is(node, "Add") {
         return None;
     }
     for (product, other) in [(0, 1), (1, 0)] {
@@ -134,7 +141,8 @@ fn bias_or_residual(pattern: &Pattern<'_>, i: usize) -> Option<Node> {
     None
 }
 
-/// Which input of the host `other` becomes: 2 for a bias, 3 for a residual of the output's shape.
+/// Which input of the host `other` becomes: 2 for a bias, 3 for a residual that is likely to have the
+/// output's shape.
 fn slot_for(
     pattern: &Pattern<'_>,
     host: &Node,
@@ -156,7 +164,7 @@ fn slot_for(
     let dims = |id: ValueId| pattern.graph.value(id).value_type.dims.as_deref();
     let same_shape = || {
         let (a, b) = (dims(product?)?, dims(other)?);
-        Some(a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.surely_equals(b)))
+        Some(a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.likely_equals(b)))
     };
     let has_weights = pattern.graph.constant(host.input(1)).is_some();
     let free = host.input(3).is_none() && (is_conv || is_matmul) && has_weights;

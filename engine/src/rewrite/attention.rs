@@ -8,18 +8,20 @@
 //! output:  MatMul(weights, V), perhaps → Transpose(0, 2, 1, 3)
 //! ```
 //!
-//! The transposes vanish into the layouts that the fused operator reads and writes. A row that is
-//! masked out altogether gives zeros, as in the form with `IsNaN`.
+//! The transposes vanish into the layouts that the fused operator reads and writes. It broadcasts
+//! batches, heads and the mask as the products and the sum do, so of sizes nothing need be known;
+//! but all operands have four axes, the mask at most as many, and there are no more.
 
-use super::pattern::{Pattern, fused};
+use super::pattern::{Links, Pattern, fused};
 use crate::graph::attributes::Attribute;
 use crate::graph::{Attributes, Dim, Graph, Node, ValueId};
 use crate::kernels::env::Env;
 
 pub(super) fn apply(graph: &mut Graph, _: &Env) -> usize {
     let mut changes = 0;
+    let links = Links::new(graph);
     for i in 0..graph.nodes.len() {
-        let pattern = Pattern::new(graph);
+        let pattern = links.of(graph);
         let Some((at, node)) = found(&pattern, i) else {
             continue;
         };
@@ -43,7 +45,7 @@ fn found(pattern: &Pattern<'_>, i: usize) -> Option<(usize, Node)> {
     if !product.is("MatMul") {
         return None;
     }
-    let softmax = softmax(pattern, product.input(0))?;
+    let (softmax, nan_as_zero) = softmax(pattern, product.input(0))?;
     let (scores, mask) = without_mask(pattern, softmax.input(0)?)?;
     let (scores, mut scale) = without_scale(pattern, Some(scores), true)?;
     let scores = pattern.only_for_this(Some(scores), "MatMul")?;
@@ -53,24 +55,13 @@ fn found(pattern: &Pattern<'_>, i: usize) -> Option<(usize, Node)> {
     let q = heads(pattern, q)?;
     let k = transposed_heads(pattern, k)?;
     let v = heads(pattern, product.input(1)?)?;
-    let axis = |heads: &Heads, axis| dim(pattern, heads.value, axis);
-    // A single batch of keys for all queries is broadcasting, which the fused form does not do.
-    let one = |d: &Option<Dim>| *d == Some(Dim::Known(1));
-    if one(&axis(&k, 0)) != one(&axis(&q, 0)) || one(&axis(&v, 0)) != one(&axis(&q, 0)) {
-        return None;
-    }
-    if let Some(mask) = mask
-        && pattern.rank(Some(mask)).is_none_or(|rank| rank > 4)
-    {
+    if !pattern.is_f32_like(Some(v.value)) {
         return None;
     }
     let y = product.output(0)?;
-    let after = pattern.is_used_once(Some(y)).then(|| {
-        let uses = |node: &Node| node.input(0) == Some(y) && swaps_heads(node);
-        graph.nodes.iter().position(uses)
-    });
-    let (at, output, y_first) = match after.flatten() {
-        Some(at) => (at, graph.nodes[at].output(0)?, true),
+    let after = pattern.only_user(y).filter(|(_, node)| swaps_heads(node));
+    let (at, output, y_first) = match after {
+        Some((at, node)) => (at, node.output(0)?, true),
         None => (i, y, false),
     };
     let layouts = [
@@ -80,7 +71,8 @@ fn found(pattern: &Pattern<'_>, i: usize) -> Option<(usize, Node)> {
         y_first,
     ];
     let attributes = Attributes::new(1, 1)
-        .with("scale", Attribute::Float(scale))
+        .with("scale", Attribute::Float(scale as f32))
+        .with("nan_as_zero", Attribute::Int(nan_as_zero.into()))
         .with(
             "positions_first",
             Attribute::Ints(layouts.map(i64::from).to_vec()),
@@ -98,29 +90,26 @@ fn found(pattern: &Pattern<'_>, i: usize) -> Option<(usize, Node)> {
     Some((at, node))
 }
 
-/// The size of an axis.
-fn dim(pattern: &Pattern<'_>, id: ValueId, axis: usize) -> Option<Dim> {
-    let dims = pattern.graph.value(id).value_type.dims.as_ref()?;
-    dims.get(axis).cloned()
-}
-
-/// The softmax over keys that makes a value, with or without zeros in the place of NaN.
-fn softmax<'g>(pattern: &Pattern<'g>, weights: Option<ValueId>) -> Option<&'g Node> {
-    let softmax = match pattern.only_for_this(weights, "Where") {
-        None => pattern.only_for_this(weights, "Softmax")?,
+/// The softmax over keys that makes a value, and whether what it has as NaN is zero there.
+fn softmax<'g>(pattern: &Pattern<'g>, weights: Option<ValueId>) -> Option<(&'g Node, bool)> {
+    let (softmax, nan_as_zero) = match pattern.only_for_this(weights, "Where") {
+        None => (pattern.only_for_this(weights, "Softmax")?, false),
         Some(choice) => {
             let is_nan = pattern.only_for_this(choice.input(0), "IsNaN")?;
             let same = is_nan.input(0) == choice.input(2);
-            if !same || pattern.number(choice.input(1)) != Some(0.0) {
+            let zero = pattern.number_for(choice.input(1), choice.input(2));
+            if !same || zero != Some(0.0) {
                 return None;
             }
-            pattern.made_by(choice.input(2), "Softmax")?
+            (pattern.made_by(choice.input(2), "Softmax")?, true)
         }
     };
     let default = if softmax.name.opset >= 13 { -1 } else { 1 };
     let axis = softmax.attributes.int_or("axis", default).ok()?;
     let last = axis == -1 || axis == 3;
-    (last && pattern.rank(softmax.input(0)) == Some(4)).then_some(softmax)
+    // Then the mask has no more axes either.
+    let fits = last && pattern.rank(softmax.input(0)) == Some(4);
+    fits.then_some((softmax, nan_as_zero))
 }
 
 /// The scores before the mask, and the mask.
@@ -149,20 +138,20 @@ fn without_scale(
     pattern: &Pattern<'_>,
     id: Option<ValueId>,
     for_this: bool,
-) -> Option<(ValueId, f32)> {
+) -> Option<(ValueId, f64)> {
     let id = id?;
     let plain = Some((id, 1.0));
     if for_this && !pattern.is_used_once(Some(id)) {
         return plain;
     }
     if let Some(quotient) = pattern.made_by(Some(id), "Div")
-        && let Some(number) = pattern.number(quotient.input(1))
+        && let Some(number) = pattern.number_for(quotient.input(1), quotient.input(0))
     {
         return Some((quotient.input(0)?, 1.0 / number));
     }
     if let Some(product) = pattern.made_by(Some(id), "Mul") {
         for (x, factor) in [(0, 1), (1, 0)] {
-            if let Some(number) = pattern.number(product.input(factor)) {
+            if let Some(number) = pattern.number_for(product.input(factor), product.input(x)) {
                 return Some((product.input(x)?, number));
             }
         }
@@ -217,12 +206,19 @@ fn transposed_heads(pattern: &Pattern<'_>, id: ValueId) -> Option<Heads> {
     }
     let together = pattern.made_by(transpose.input(0), "Reshape")?;
     let value = together.input(0)?;
-    let known = |id: ValueId, axis| dim(pattern, id, axis)?.known();
-    let width = known(value, 3)?;
-    let same = known(together.output(0)?, 2) == Some(width)
-        && known(id, 2) == Some(width)
-        && known(id, 1) == known(value, 1)
-        && known(id, 1).is_some();
+    let size = |id: Option<ValueId>, axis| -> Option<&Dim> {
+        let dims = pattern.graph.proved(id?).dims.as_deref()?;
+        dims.get(axis)
+    };
+    let equal =
+        |a: Option<&Dim>, b: Option<&Dim>| a.zip(b).is_some_and(|(a, b)| a.surely_equals(b));
+    let (of_value, of_joined, of_k) = (together.input(0), together.output(0), Some(id));
+    // Only the axes of batches and heads are joined and taken apart again.
+    let same = equal(size(of_joined, 1), size(of_value, 2))
+        && equal(size(of_joined, 2), size(of_value, 3))
+        && equal(size(of_k, 1), size(of_value, 1))
+        && equal(size(of_k, 2), size(of_value, 3))
+        && equal(size(of_k, 3), size(of_value, 2));
     same.then(|| heads(pattern, value)).flatten()
 }
 

@@ -4,17 +4,19 @@
 //! s = scale / √(variance + ε);   W' = W · s per output channel;   B' = (B - mean) · s + bias
 //! ```
 
-use super::pattern::Pattern;
+use super::pattern::Links;
 use crate::graph::{Graph, Node};
 use crate::kernels::env::Env;
+use crate::limits;
 use crate::tensor::Tensor;
 
 pub(super) fn apply(graph: &mut Graph, _: &Env) -> usize {
     let mut changes = 0;
+    let links = Links::new(graph);
     for i in 0..graph.nodes.len() {
-        let pattern = Pattern::new(graph);
+        let pattern = links.of(graph);
         let norm = &graph.nodes[i];
-        if !norm.is("BatchNormalization") || norm.outputs[1..].iter().any(Option::is_some) {
+        if !norm.is("BatchNormalization") || !is_inference(norm) {
             continue;
         }
         let Some(conv) = pattern.only_for_this(norm.input(0), "Conv") else {
@@ -37,11 +39,18 @@ pub(super) fn apply(graph: &mut Graph, _: &Env) -> usize {
     changes
 }
 
-/// The new weights and bias, where all is constant and of type float32.
+/// Whether the statistics are the given ones, not those of the batch.
+fn is_inference(norm: &Node) -> bool {
+    let in_training = norm.attributes.flag_or("training_mode", false);
+    in_training == Ok(false) && norm.outputs[1..].iter().all(Option::is_none)
+}
+
+/// The new weights and bias, where all is constant and of type float32, and finite: what overflows
+/// before it is multiplied does so elsewhere than afterwards.
 fn folded(graph: &Graph, conv: &Node, norm: &Node) -> Option<(Tensor, Tensor)> {
     let floats = |id| {
         let tensor = graph.constant(id)?.clone().aligned();
-        Some(tensor.as_slice::<f32>().ok()?.to_vec())
+        Some(limits::copied(tensor.as_slice::<f32>().ok()?))
     };
     let weights = graph.constant(conv.input(1))?;
     let shape = weights.shape().to_vec();
@@ -65,6 +74,9 @@ fn folded(graph: &Graph, conv: &Node, norm: &Node) -> Option<(Tensor, Tensor)> {
             .iter_mut()
             .for_each(|w| *w *= s);
         b[c] = (b[c] - mean[c]) * s + bias[c];
+    }
+    if !w.iter().chain(&b).all(|x| x.is_finite()) {
+        return None;
     }
     Some((
         Tensor::from_slice(&shape, &w).ok()?,

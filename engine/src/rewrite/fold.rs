@@ -1,17 +1,15 @@
 //! Computes at load what depends on constants alone.
 
-use crate::graph::Graph;
-use crate::graph::ValueType;
 use crate::graph::dimension::known_dims;
+use crate::graph::{Graph, WIDENING};
 use crate::kernels::env::Env;
+use crate::limits::{self, Ended};
 use crate::operator::run_alone;
 use crate::tensor::{Tensor, Value};
 
 /// Results larger than this and larger than what they were made from stay unfolded: a model may
 /// expand a number to gigabytes.
 const LIMIT_BYTES: usize = 1 << 20;
-/// Weights that are kept as bytes are widened once, not in each run: this many times larger.
-const WIDENING: usize = 8;
 
 pub(super) fn apply(graph: &mut Graph, env: &Env) -> usize {
     let mut changes = 0;
@@ -42,8 +40,12 @@ pub(super) fn apply(graph: &mut Graph, env: &Env) -> usize {
             continue;
         }
         // What fails on constants may be in a branch that never runs: leave it to the run.
-        let Ok(outputs) = run_alone(&*node.operator, env, &inputs, node.outputs.len()) else {
-            continue;
+        let count = node.outputs.len();
+        let outputs = match limits::until_ended(|| run_alone(&*node.operator, env, &inputs, count))
+        {
+            Ok(Ok(outputs)) => outputs,
+            Ok(Err(_)) | Err(Ended::Shortage(_)) => continue,
+            Err(stopped) => stopped.raise(),
         };
         let outputs: Vec<Option<Tensor>> = outputs
             .into_iter()
@@ -60,12 +62,12 @@ pub(super) fn apply(graph: &mut Graph, env: &Env) -> usize {
         {
             continue;
         }
-        for (id, tensor) in ids.iter().zip(outputs) {
-            if let (Some(id), Some(tensor)) = (id, tensor) {
-                graph.values[id.index()].value_type =
-                    ValueType::tensor(tensor.data_type(), Some(known_dims(tensor.shape())));
-                graph.constants.insert(*id, tensor);
-            }
+        let made = ids.iter().zip(outputs);
+        if !graph.fold(
+            made.filter_map(|(id, tensor)| Some(((*id)?, tensor?)))
+                .collect(),
+        ) {
+            continue;
         }
         graph.nodes[i].outputs.iter_mut().for_each(|o| *o = None);
         changes += 1;

@@ -8,18 +8,20 @@
 //! So a quantised table of embeddings stays as small as the model's file has it, and only the rows
 //! that a run asks for are widened. Must come before constant folding, which would widen them all.
 
-use super::pattern::Pattern;
+use super::pattern::{Links, Pattern};
 use crate::graph::{Graph, Node, ValueId, ValueType};
 use crate::kernels::env::Env;
 
 pub(super) fn apply(graph: &mut Graph, _: &Env) -> usize {
     let mut changes = 0;
     let mut i = 0;
+    let mut links = Links::new(graph);
     while i < graph.nodes.len() {
-        match inner_gathers(&Pattern::new(graph), i) {
+        match inner_gathers(&links.of(graph), i) {
             // The first of the new nodes may itself be a Gather of a computed table: look again.
             Some(plan) => {
                 swap(graph, i, plan);
+                links = Links::new(graph);
                 changes += 1;
             }
             None => i += 1,
@@ -51,7 +53,7 @@ fn inner_gathers(pattern: &Pattern<'_>, i: usize) -> Option<Plan> {
     if !(table.is("Cast") || table.is("Mul")) || !is_of_constants(pattern, table, 3) {
         return None;
     }
-    let rows = |id: ValueId| graph.value(id).value_type.dims.as_deref()?.first()?.known();
+    let rows = |id: ValueId| graph.proved(id).dims.as_deref()?.first()?.known();
     let (rank, count) = (pattern.rank(data)?, rows(data?)?);
     let by_row = table
         .inputs

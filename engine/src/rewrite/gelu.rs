@@ -6,7 +6,7 @@
 //! ```
 //! Source: Hendrycks and Gimpel, "Gaussian Error Linear Units", 2016.
 
-use super::pattern::{Pattern, renamed};
+use super::pattern::{Links, Pattern, is, renamed};
 use crate::graph::attributes::Attribute;
 use crate::graph::{Attributes, Graph, Node, ValueId};
 use crate::kernels::env::Env;
@@ -14,10 +14,11 @@ use crate::operators::ONNX_DOMAIN;
 
 pub(super) fn apply(graph: &mut Graph, _: &Env) -> usize {
     let mut changes = 0;
+    let links = Links::new(graph);
     for i in 0..graph.nodes.len() {
-        let pattern = Pattern::new(graph);
+        let pattern = links.of(graph);
         let node = &graph.nodes[i];
-        if !node.is("Mul") {
+        if !is(node, "Mul") {
             continue;
         }
         let Some((x, approximate)) = spelled_out(&pattern, node) else {
@@ -42,12 +43,16 @@ fn spelled_out(pattern: &Pattern<'_>, node: &Node) -> Option<(ValueId, &'static 
     collect_factors(pattern, node, 0, &mut factors);
     let half = factors
         .iter()
-        .position(|&f| pattern.is_number(Some(f), 0.5))?;
-    factors.remove(half);
+        .position(|&f| pattern.number(Some(f)) == Some(0.5))?;
+    let half = factors.remove(half);
     let &[a, b] = &factors[..] else { return None };
     [(a, b), (b, a)].into_iter().find_map(|(x, gate)| {
+        let is_number = |id, expected| pattern.is_number(id, expected, Some(x));
+        if !is_number(Some(half), 0.5) {
+            return None;
+        }
         let sum = pattern.made_by(Some(gate), "Add")?;
-        let inner = pattern.other(sum, |id| pattern.is_number(id, 1.0));
+        let inner = pattern.other(sum, |id| is_number(id, 1.0));
         if let Some(erf) = pattern.made_by(inner, "Erf") {
             return is_over_root_two(pattern, erf.input(0), x).then_some((x, "none"));
         }
@@ -66,24 +71,26 @@ fn collect_factors(pattern: &Pattern<'_>, node: &Node, depth: usize, factors: &m
 }
 
 fn is_over_root_two(pattern: &Pattern<'_>, id: Option<ValueId>, x: ValueId) -> bool {
-    let root = std::f32::consts::SQRT_2;
+    let root = std::f64::consts::SQRT_2;
+    let is_number = |id, expected| pattern.is_number(id, expected, Some(x));
     if let Some(quotient) = pattern.made_by(id, "Div") {
-        return quotient.input(0) == Some(x) && pattern.is_number(quotient.input(1), root);
+        return quotient.input(0) == Some(x) && is_number(quotient.input(1), root);
     }
-    pattern.made_by(id, "Mul").is_some_and(|product| {
-        pattern.other(product, |id| pattern.is_number(id, 1.0 / root)) == Some(x)
-    })
+    pattern
+        .made_by(id, "Mul")
+        .is_some_and(|product| pattern.other(product, |id| is_number(id, 1.0 / root)) == Some(x))
 }
 
 fn is_tanh_argument(pattern: &Pattern<'_>, id: Option<ValueId>, x: ValueId) -> bool {
+    let is_number = |id, expected| pattern.is_number(id, expected, Some(x));
     let argument = || {
         let product = pattern.made_by(id, "Mul")?;
-        let scale = (2.0 / std::f32::consts::PI).sqrt();
-        let sum = pattern.other(product, |id| pattern.is_number(id, scale))?;
+        let scale = (2.0 / std::f64::consts::PI).sqrt();
+        let sum = pattern.other(product, |id| is_number(id, scale))?;
         let sum = pattern.made_by(Some(sum), "Add")?;
         let cubic = pattern.other(sum, |id| id == Some(x))?;
         let cubic = pattern.made_by(Some(cubic), "Mul")?;
-        let cube = pattern.other(cubic, |id| pattern.is_number(id, 0.044715))?;
+        let cube = pattern.other(cubic, |id| is_number(id, 0.044715))?;
         Some(is_cube(pattern, cube, x))
     };
     argument().unwrap_or(false)
@@ -91,7 +98,7 @@ fn is_tanh_argument(pattern: &Pattern<'_>, id: Option<ValueId>, x: ValueId) -> b
 
 fn is_cube(pattern: &Pattern<'_>, cube: ValueId, x: ValueId) -> bool {
     if let Some(power) = pattern.made_by(Some(cube), "Pow") {
-        return power.input(0) == Some(x) && pattern.is_number(power.input(1), 3.0);
+        return power.input(0) == Some(x) && pattern.is_number(power.input(1), 3.0, Some(x));
     }
     let product = || {
         let outer = pattern.made_by(Some(cube), "Mul")?;

@@ -1,31 +1,36 @@
 //! Removes nodes that hand their input on unchanged: `Identity`, `Dropout` without a mask, `Cast`
 //! to the type a value has already.
 
-use crate::graph::{Graph, Node};
+use crate::graph::{Graph, Node, ValueId};
 use crate::kernels::env::Env;
 
 pub(super) fn apply(graph: &mut Graph, _: &Env) -> usize {
     let mut changes = 0;
-    for i in 0..graph.nodes.len() {
-        let node = &graph.nodes[i];
-        let (Some(input), Some(output)) = (node.input(0), node.output(0)) else {
-            continue;
-        };
-        if !hands_on(graph, node) {
-            continue;
+    // What each value is to be read as: producers come before consumers.
+    let mut read_as: Vec<ValueId> = (0..graph.values.len() as u32).map(ValueId).collect();
+    let mut nodes = std::mem::take(&mut graph.nodes);
+    for node in &mut nodes {
+        for input in node.inputs.iter_mut().flatten() {
+            *input = read_as[input.index()];
         }
-        graph.replace_uses(output, input);
-        graph.nodes[i].outputs.iter_mut().for_each(|o| *o = None);
-        changes += 1;
+        if let (Some(input), Some(output)) = (node.input(0), node.output(0))
+            && hands_on(graph, node)
+        {
+            read_as[output.index()] = input;
+            node.outputs.iter_mut().for_each(|o| *o = None);
+            changes += 1;
+        }
     }
-    graph
-        .nodes
-        .retain(|node| node.outputs.iter().any(Option::is_some));
+    nodes.retain(|node| node.outputs.iter().any(Option::is_some));
+    graph.nodes = nodes;
+    for output in &mut graph.outputs {
+        *output = read_as[output.index()];
+    }
     changes
 }
 
 fn hands_on(graph: &Graph, node: &Node) -> bool {
-    let data_type = |id| graph.value(id).value_type.data_type();
+    let data_type = |id| graph.proved(id).data_type();
     if node.is("Identity") {
         return true;
     }

@@ -4,27 +4,54 @@ use crate::error::NodeName;
 use crate::graph::{Attributes, Graph, Node, ValueId};
 use crate::operators::LETHE_DOMAIN;
 use crate::tensor::{DataType, Tensor};
-use half::f16;
+use half::{bf16, f16};
 
-/// A graph with who makes and who uses each value.
-pub(super) struct Pattern<'g> {
-    pub(super) graph: &'g Graph,
+/// The types that fused operators compute with in f32.
+pub(super) const F32_LIKE: &[DataType] =
+    &[DataType::Float32, DataType::Float16, DataType::Bfloat16];
+
+/// Who makes and who uses each value of a graph. Stays true enough while nodes are replaced by others
+/// that make the same values: what these do not read any more counts as used until the dead nodes
+/// go.
+pub(super) struct Links {
     producers: Vec<Option<usize>>,
     uses: Vec<usize>,
+    /// The last node that reads the value.
+    users: Vec<Option<usize>>,
 }
 
-impl<'g> Pattern<'g> {
-    pub(super) fn new(graph: &'g Graph) -> Self {
+impl Links {
+    pub(super) fn new(graph: &Graph) -> Self {
+        let mut users = vec![None; graph.values.len()];
+        for (i, node) in graph.nodes.iter().enumerate() {
+            for id in node.inputs.iter().flatten() {
+                users[id.index()] = Some(i);
+            }
+        }
         Self {
-            graph,
             producers: graph.producers(),
             uses: graph.use_counts(),
+            users,
         }
     }
 
+    pub(super) fn of<'g>(&'g self, graph: &'g Graph) -> Pattern<'g> {
+        Pattern { graph, links: self }
+    }
+}
+
+/// A graph with who makes and who uses each value.
+///
+/// What is asked of types and sizes here is [proved](Graph::proved), if nothing else is said.
+pub(super) struct Pattern<'g> {
+    pub(super) graph: &'g Graph,
+    links: &'g Links,
+}
+
+impl<'g> Pattern<'g> {
     /// The node that makes a value, if it is one of the standard's `op_type`.
     pub(super) fn made_by(&self, id: Option<ValueId>, op_type: &str) -> Option<&'g Node> {
-        self.producer(id).filter(|node| node.is(op_type))
+        self.producer(id).filter(|node| is(node, op_type))
     }
 
     /// The node that makes a value.
@@ -34,7 +61,7 @@ impl<'g> Pattern<'g> {
 
     /// The index of the node that makes a value.
     pub(super) fn producer_index(&self, id: Option<ValueId>) -> Option<usize> {
-        self.producers[id?.index()]
+        *self.links.producers.get(id?.index())?
     }
 
     /// The same, where nobody else uses the value, so that the node can vanish.
@@ -44,18 +71,48 @@ impl<'g> Pattern<'g> {
 
     /// Whether a value has one use.
     pub(super) fn is_used_once(&self, id: Option<ValueId>) -> bool {
-        id.is_some_and(|id| self.uses[id.index()] == 1)
+        id.is_some_and(|id| self.links.uses.get(id.index()) == Some(&1))
+    }
+
+    /// The node that reads a value of one use, and its index; none where that is an output of the
+    /// graph.
+    pub(super) fn only_user(&self, id: ValueId) -> Option<(usize, &'g Node)> {
+        let user = *self.links.users.get(id.index())?;
+        let i = user.filter(|_| self.is_used_once(Some(id)))?;
+        Some((i, &self.graph.nodes[i]))
     }
 
     /// The number that a value is, if it is a constant of one element.
-    pub(super) fn number(&self, id: Option<ValueId>) -> Option<f32> {
+    pub(super) fn number(&self, id: Option<ValueId>) -> Option<f64> {
         number(self.graph.constant(id)?)
     }
 
-    /// Whether a value is the constant `expected`, give or take rounding to half precision.
-    pub(super) fn is_number(&self, id: Option<ValueId>, expected: f32) -> bool {
-        self.number(id)
-            .is_some_and(|n| (n - expected).abs() <= 1e-3 * expected.abs())
+    /// The same where it is computed with the value `x`: of a result that is surely of the shape of
+    /// `x`, which ones in front of the number's shape could lengthen.
+    pub(super) fn number_for(&self, id: Option<ValueId>, x: Option<ValueId>) -> Option<f64> {
+        let rank = self.graph.constant(id)?.shape().len();
+        let fits = rank == 0 || self.rank(x).is_some_and(|of_x| rank <= of_x);
+        self.number(id).filter(|_| fits)
+    }
+
+    /// Whether a value is the constant `expected`, as nearly as its type has it, and leaves the
+    /// shape of `x` as it is.
+    pub(super) fn is_number(&self, id: Option<ValueId>, expected: f64, x: Option<ValueId>) -> bool {
+        let Some(data_type) = self.graph.constant(id).map(Tensor::data_type) else {
+            return false;
+        };
+        // Numbers such as 2 and 0.5 are exact in every type; roots come rounded, some of them from
+        // a few decimal digits.
+        let is_exact = f64::from(f16::from_f64(expected)) == expected;
+        let tolerance = match data_type {
+            _ if is_exact => 0.0,
+            DataType::Float16 => 1e-3,
+            DataType::Bfloat16 => 8e-3,
+            DataType::Float64 => 1e-9,
+            _ => 5e-6,
+        };
+        self.number_for(id, x)
+            .is_some_and(|n| (n - expected).abs() <= tolerance * expected.abs())
     }
 
     /// The other input of a commutative node of two, where one of them is as wanted.
@@ -95,7 +152,23 @@ impl<'g> Pattern<'g> {
 
     /// Number of axes of a value.
     pub(super) fn rank(&self, id: Option<ValueId>) -> Option<usize> {
-        Some(self.graph.value(id?).value_type.dims.as_ref()?.len())
+        Some(self.graph.proved(id?).dims.as_ref()?.len())
+    }
+
+    /// The size of a value's last axis, where it is a number.
+    pub(super) fn last_size(&self, id: Option<ValueId>) -> Option<usize> {
+        self.graph.proved(id?).dims.as_ref()?.last()?.known()
+    }
+
+    /// The element type of a value.
+    pub(super) fn data_type(&self, id: Option<ValueId>) -> Option<DataType> {
+        self.graph.proved(id?).data_type()
+    }
+
+    /// Whether a value is of a type that fused operators compute with in f32.
+    pub(super) fn is_f32_like(&self, id: Option<ValueId>) -> bool {
+        let data_type = self.data_type(id);
+        data_type.is_some_and(|data_type| F32_LIKE.contains(&data_type))
     }
 
     /// Whether a value is a constant vector of `n` numbers.
@@ -107,16 +180,13 @@ impl<'g> Pattern<'g> {
     /// The sum of a value that is used once and a constant vector of `n` numbers: the index of the
     /// node, the vector and what is computed.
     pub(super) fn bias_added(&self, y: ValueId, n: usize) -> Option<(usize, ValueId, ValueId)> {
-        if !self.is_used_once(Some(y)) {
+        let (i, node) = self.only_user(y)?;
+        if !is(node, "Add") {
             return None;
         }
-        let nodes = self.graph.nodes.iter().enumerate();
-        let mut sums = nodes.filter(|(_, node)| node.is("Add"));
-        sums.find_map(|(i, node)| {
-            let bias = self.other(node, |id| id == Some(y))?;
-            let is_vector = self.is_vector(Some(bias), n);
-            Some((i, bias, node.output(0)?)).filter(|_| is_vector)
-        })
+        let bias = self.other(node, |id| id == Some(y))?;
+        let is_vector = self.is_vector(Some(bias), n);
+        Some((i, bias, node.output(0)?)).filter(|_| is_vector)
     }
 
     /// Whether `axes` of a value are only its last one.
@@ -129,17 +199,29 @@ impl<'g> Pattern<'g> {
     }
 }
 
-fn number(tensor: &Tensor) -> Option<f32> {
+/// Whether a node is of the standard's `op_type`, and broadcasts as numpy does if it broadcasts:
+/// before opset 7 an attribute may lay an input along other axes.
+pub(super) fn is(node: &Node, op_type: &str) -> bool {
+    node.is(op_type) && (node.name.opset >= 7 || !lies_along_axis(node))
+}
+
+fn lies_along_axis(node: &Node) -> bool {
+    let is_arithmetic = ["Add", "Sub", "Mul", "Div", "Pow"].contains(&&*node.name.op_type);
+    is_arithmetic && !matches!(node.attributes.optional_int("axis"), Ok(None))
+}
+
+fn number(tensor: &Tensor) -> Option<f64> {
     if tensor.len() != 1 {
         return None;
     }
     let tensor = tensor.clone().aligned();
     match tensor.data_type() {
-        DataType::Float32 => Some(tensor.as_slice::<f32>().ok()?[0]),
-        DataType::Float64 => Some(tensor.as_slice::<f64>().ok()?[0] as f32),
-        DataType::Float16 => Some(tensor.as_slice::<f16>().ok()?[0].to_f32()),
-        DataType::Int64 => Some(tensor.as_slice::<i64>().ok()?[0] as f32),
-        DataType::Int32 => Some(tensor.as_slice::<i32>().ok()?[0] as f32),
+        DataType::Float32 => Some(f64::from(tensor.as_slice::<f32>().ok()?[0])),
+        DataType::Float64 => Some(tensor.as_slice::<f64>().ok()?[0]),
+        DataType::Float16 => Some(f64::from(tensor.as_slice::<f16>().ok()?[0])),
+        DataType::Bfloat16 => Some(f64::from(tensor.as_slice::<bf16>().ok()?[0])),
+        DataType::Int64 => Some(tensor.as_slice::<i64>().ok()?[0] as f64),
+        DataType::Int32 => Some(f64::from(tensor.as_slice::<i32>().ok()?[0])),
         _ => None,
     }
 }

@@ -10,9 +10,10 @@
 //! quantised when they come, each by its own range, so that no row's result depends on the others.
 //! Source of the scheme: LLM.int8() (Dettmers et al., 2022), without its outliers.
 
-use super::pattern::{Pattern, renamed};
+use super::pattern::{Links, Pattern, renamed};
 use crate::graph::{Attributes, Graph, Node, ValueId};
 use crate::kernels::env::Env;
+use crate::limits;
 use crate::operators::LETHE_DOMAIN;
 use crate::tensor::{DataType, Tensor};
 
@@ -34,8 +35,9 @@ struct Product {
 
 pub(super) fn apply(graph: &mut Graph, _: &Env) -> usize {
     let mut changes = 0;
+    let links = Links::new(graph);
     for i in 0..graph.nodes.len() {
-        let Some(product) = found(&Pattern::new(graph), i) else {
+        let Some(product) = found(&links.of(graph), i) else {
             continue;
         };
         let at = product.at;
@@ -52,7 +54,7 @@ fn found(pattern: &Pattern<'_>, i: usize) -> Option<Product> {
     let node = &graph.nodes[i];
     let (a, weights) = (node.input(0)?, node.input(1)?);
     let constant = graph.constant(Some(weights))?;
-    let is_f32 = graph.value(a).value_type.data_type() == Some(DataType::Float32);
+    let is_f32 = pattern.data_type(Some(a)) == Some(DataType::Float32);
     if !is_plain_product(pattern, node, a)? || !is_f32 || graph.constant(Some(a)).is_some() {
         return None;
     }
@@ -114,7 +116,7 @@ fn quantised(weights: &Tensor, is_transposed: bool) -> Option<(Tensor, Tensor)> 
         true => elements[j * k + i],
         false => elements[i * n + j],
     };
-    let mut scales = vec![0f32; n];
+    let mut scales = limits::zeroed::<f32>(n);
     for i in 0..k {
         for (j, scale) in scales.iter_mut().enumerate() {
             *scale = scale.max(at(i, j).abs());
@@ -124,7 +126,7 @@ fn quantised(weights: &Tensor, is_transposed: bool) -> Option<(Tensor, Tensor)> 
         // A column of zeros has any scale.
         *scale = if *scale == 0.0 { 1.0 } else { *scale / 127.0 };
     }
-    let mut bytes = vec![0i8; k * n];
+    let mut bytes = limits::zeroed(k * n);
     for (i, row) in bytes.chunks_exact_mut(n).enumerate() {
         for (j, byte) in row.iter_mut().enumerate() {
             *byte = (at(i, j) / scales[j]).round_ties_even() as i8;

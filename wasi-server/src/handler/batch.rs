@@ -109,7 +109,7 @@ impl Handler {
     pub(super) fn batch(&self, exchange: &Exchange<'_>) -> Result<Response, Problem> {
         let mut responses = Responses::default();
         for request in self.batch_requests(exchange)? {
-            responses.push(&self.answer_one(request, exchange));
+            responses.push(&self.answer_one(request));
         }
         Ok(responses.finish())
     }
@@ -132,8 +132,8 @@ impl Handler {
     }
 
     /// The JSON of a request's answer, or of the problem with it.
-    pub(super) fn answer_one(&self, request: &RawValue, exchange: &Exchange<'_>) -> bytes::Bytes {
-        match self.infer_json(request.get(), exchange) {
+    pub(super) fn answer_one(&self, request: &RawValue) -> bytes::Bytes {
+        match self.infer_json(request.get()) {
             Ok(response) => response.body,
             Err(problem) => problem.to_json().into(),
         }

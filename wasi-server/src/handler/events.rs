@@ -23,7 +23,6 @@ use crate::problem::Problem;
 #[derive(Debug)]
 pub struct Events<'a> {
     handler: &'a Handler,
-    exchange: Exchange<'a>,
     source: Source<'a>,
     results: usize,
 }
@@ -51,7 +50,7 @@ impl Handler {
         let source = match route(request.method, request.path) {
             Ok(Route::Infer) => self
                 .infer(&exchange)
-                .and_then(|prepared| prepared.answer(exchange.cancel))
+                .and_then(|prepared| prepared.answer())
                 .and_then(text_only)
                 .map(|response| Source::One(response.body)),
             Ok(Route::Batch) => self
@@ -61,7 +60,6 @@ impl Handler {
         };
         Some(source.map(|source| Events {
             handler: self,
-            exchange,
             source,
             results: 0,
         }))
@@ -79,7 +77,7 @@ impl Iterator for Events<'_> {
             },
             Source::Many(requests) => requests
                 .next()
-                .map(|request| self.handler.answer_one(request, &self.exchange)),
+                .map(|request| self.handler.answer_one(request)),
             Source::End => None,
             Source::Ended => return None,
         };

@@ -1,7 +1,5 @@
 //! Inference: inputs from JSON, from the bytes behind it, or a body that is one tensor.
 
-use std::sync::atomic::AtomicBool;
-
 use lethe_engine::Value;
 
 use super::http::{OCTET_STREAM, Response, check_body, is_json, is_media_type};
@@ -43,10 +41,8 @@ impl Prepared<'_> {
     }
 
     /// Runs the model and writes the answer.
-    pub(crate) fn answer(&self, cancel: Option<&AtomicBool>) -> Result<Response, Problem> {
-        let outputs = self
-            .model
-            .run(&self.inputs, self.wanted().as_deref(), cancel)?;
+    pub(crate) fn answer(&self) -> Result<Response, Problem> {
+        let outputs = self.model.run(&self.inputs, self.wanted().as_deref())?;
         self.write(&outputs)
     }
 
@@ -64,7 +60,7 @@ impl Prepared<'_> {
             // Who sends bytes alone cannot ask for bytes, and is answered by them, as Triton does.
             (Form::Binary, _) => write(self.model, version, None, outputs, &|_| true),
             (Form::Asked(infer, version), _) => {
-                let is_binary = |output: &str| infer.is_binary(output);
+                let is_binary = infer.binary();
                 write(
                     self.model,
                     *version,
@@ -126,15 +122,11 @@ impl Handler {
     }
 
     /// One request of many: JSON alone.
-    pub(super) fn infer_json(
-        &self,
-        json: &str,
-        exchange: &Exchange<'_>,
-    ) -> Result<Response, Problem> {
+    pub(super) fn infer_json(&self, json: &str) -> Result<Response, Problem> {
         let infer = InferRequest::parse(json.as_bytes())?;
         let model = self.model(model_name(&infer)?, None)?;
         let prepared = prepared(model, None, infer, Octets::new(&[], None))?;
-        text_only(prepared.answer(exchange.cancel)?)
+        text_only(prepared.answer()?)
     }
 
     pub(super) fn check_body(&self, exchange: &Exchange<'_>) -> Result<(), Problem> {
@@ -235,7 +227,11 @@ fn parse_shape(text: &str) -> Option<Vec<Option<usize>>> {
         return Some(Vec::new());
     }
     let size = |size: &str| size.parse().ok().map(Some);
-    text.split(',').map(size).collect()
+    let mut sizes = text.split(',');
+    let first = sizes.by_ref().take(octets::MAX_RANK).map(size);
+    let shape: Option<Vec<_>> = first.collect();
+    // More is no shape.
+    shape.filter(|_| sizes.next().is_none())
 }
 
 fn write(

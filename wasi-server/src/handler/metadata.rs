@@ -19,8 +19,14 @@ pub struct ModelInfo {
     pub name: String,
     /// What it takes.
     pub inputs: Vec<TensorInfo>,
+    /// What it takes too, and has defaults for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub optional_inputs: Vec<TensorInfo>,
     /// What it gives.
     pub outputs: Vec<TensorInfo>,
+    /// Whether weights of its products are kept as bytes, so that its answers are approximate.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub quantized: bool,
 }
 
 /// An input or output, as the Open Inference Protocol describes it.
@@ -182,7 +188,9 @@ mod tests {
         let model = ModelInfo {
             name: "m".into(),
             inputs: vec![tensor("x")],
+            optional_inputs: Vec::new(),
             outputs: vec![tensor("y")],
+            quantized: false,
         };
         let of_tensor = |name| json!({"name": name, "datatype": "FP32", "shape": [-1, 2]});
         assert_eq!(

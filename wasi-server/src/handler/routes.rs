@@ -146,21 +146,25 @@ fn first_segment(path: &str) -> (&str, Option<&str>) {
     }
 }
 
-/// The value of a parameter in a path's query, percent-decoded; the first one of that name.
+/// The value of a parameter in a path's query, percent-decoded.
 ///
 /// # Errors
-/// 400 where an escape is broken.
+/// 400 where an escape is broken, or the parameter is there twice.
 pub fn query_value<'a>(path: &'a str, name: &str) -> Result<Option<Cow<'a, str>>, Problem> {
     let Some((_, query)) = path.split_once('?') else {
         return Ok(None);
     };
+    let mut found = None;
     for pair in query.split('&') {
         let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-        if percent_decoded(key, true)? == name {
-            return percent_decoded(value, true).map(Some);
+        if percent_decoded(key, true)? == name
+            && found.replace(percent_decoded(value, true)?).is_some()
+        {
+            let detail = format!("?{name}=: expected it once, found it twice");
+            return Err(Problem::not_understood("LETHE-REQUEST", detail));
         }
     }
-    Ok(None)
+    Ok(found)
 }
 
 /// Text with its escapes (`%2F`) as what they stand for; in a query a `+` is a space.
@@ -290,7 +294,9 @@ mod tests {
             ("/p?", Ok(None)),
             ("/p?models=x&mode=l", Ok(None)),
             ("/p?model", Ok(Some(""))),
-            ("/p?a=b&model=x&model=y", Ok(Some("x"))),
+            ("/p?a=b&model=x&models=y", Ok(Some("x"))),
+            ("/p?a=b&model=x&model=x", Err(400)),
+            ("/p?model=x&mode%6C=y", Err(400)),
             ("/p?m%6Fdel=a+b%3D%26", Ok(Some("a b=&"))),
             ("/p?model=%", Err(400)),
             ("/p?model=%fe%ff", Err(400)),

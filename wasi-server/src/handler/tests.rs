@@ -1,5 +1,8 @@
 //! Requests and their answers, in tables; bodies that mean harm among them.
 
+use std::sync::Arc;
+
+use lethe_engine::limits::{self, Limits, Stop};
 use lethe_engine::onnx::writer::ModelWriter;
 use lethe_engine::{DataType, SessionOptions, Tensor};
 use serde_json::{Value as Json, json};
@@ -100,7 +103,7 @@ impl<'a> Post<'a> {
             body: &self.body,
         };
         let copied = handler.handle(&request);
-        let shared = handler.handle_shared(&request, &self.body.clone().into(), None);
+        let shared = handler.handle_shared(&request, &self.body.clone().into());
         assert_eq!(copied, shared, "{}", self.path);
         copied
     }
@@ -828,13 +831,14 @@ fn what_is_wrong_before_the_first_event_has_its_status() {
 
 #[test]
 fn a_raised_flag_ends_every_request() {
-    let cancel = AtomicBool::new(true);
+    let limits = Limits {
+        memory_bytes: u64::MAX,
+        stop: Stop::when(Arc::new(true.into())),
+    };
     let input = |name| json!({"name": name, "shape": [1], "datatype": "FP32", "data": [1]});
     let body = json!({"model": "two", "inputs": [input("a"), input("b")]}).to_string();
-    let response = handler().handle_until(
-        &Request::json("POST", INFER, body.as_bytes()),
-        Some(&cancel),
-    );
+    let request = Request::json("POST", INFER, body.as_bytes());
+    let response = limits::within(limits, || handler().handle(&request));
     assert_eq!(problem(&response), (503, "LETHE-CANCELLED".into()));
 }
 
@@ -842,6 +846,6 @@ fn a_raised_flag_ends_every_request() {
 fn models_run_without_a_request() {
     let handler = handler();
     let x = Tensor::from_slice(&[1, 3], &[1.0f32, 2.0, 3.0]).unwrap();
-    let outputs = handler.models()[0].run(&[("x".into(), x.clone().into())], None, None);
+    let outputs = handler.models()[0].run(&[("x".into(), x.clone().into())], None);
     assert_eq!(outputs.unwrap(), [("y".to_string(), x.into())]);
 }

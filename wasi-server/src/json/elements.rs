@@ -9,6 +9,8 @@ use lethe_engine::{DataType, Tensor};
 use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
+use super::nesting::Nesting;
+
 /// The elements of one tensor, read but not yet given a shape.
 #[derive(Debug, Default)]
 pub(super) struct Elements {
@@ -17,6 +19,7 @@ pub(super) struct Elements {
     strings: Vec<String>,
     len: usize,
     wrong: Option<WrongElement>,
+    nesting: Nesting,
 }
 
 /// The first element that does not fit its type.
@@ -52,6 +55,7 @@ impl Elements {
             };
             return Err((expected, self.len.to_string()));
         }
+        self.nesting.check(shape)?;
         let tensor = match data_type {
             DataType::String => Tensor::from_strings(shape, self.strings),
             packed if packed.is_sub_byte() => {
@@ -268,6 +272,7 @@ impl<T: JsonElement> Flatten<'_, T> {
             });
         }
         self.to.len += 1;
+        self.to.nesting.element();
         Ok(())
     }
 }
@@ -309,13 +314,18 @@ impl<'de, T: JsonElement> Visitor<'de> for Flatten<'_, T> {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
+        self.to.nesting.open();
+        let mut len = 0;
         while seq
             .next_element_seed(Flatten::<T> {
                 to: &mut *self.to,
                 element: PhantomData,
             })?
             .is_some()
-        {}
+        {
+            len += 1;
+        }
+        self.to.nesting.close(len);
         Ok(())
     }
 

@@ -1,6 +1,7 @@
 //! Reading inference requests.
 
 use std::borrow::Cow;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 
 use lethe_engine::{DataType, Tensor};
@@ -9,7 +10,7 @@ use serde::de::{self, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visi
 use serde_json::value::RawValue;
 
 use super::elements::{Elements, ElementsSeed};
-use crate::octets::Octets;
+use crate::octets::{self, Octets};
 use crate::problem::Problem;
 
 /// `{"model", "inputs": […], "outputs"?, "id"?, "parameters"?}`.
@@ -89,18 +90,35 @@ impl InferRequest {
     /// 400 where it is not JSON or not a request, 422 where it asks for what is not offered here.
     pub fn parse(json: &[u8]) -> Result<Self, Problem> {
         let request: Self = serde_json::from_slice(json).map_err(|e| not_understood(&e))?;
+        request.refuse_repeated_names()?;
         request.refuse_parameters()?;
         Ok(request)
     }
 
-    /// Whether an output is to follow the JSON as bytes.
-    pub fn is_binary(&self, output: &str) -> bool {
+    /// Says of each output whether it is to follow the JSON as bytes. The request's list is gone
+    /// through once, however many outputs are asked for.
+    pub fn binary(&self) -> impl Fn(&str) -> bool {
         let outputs = self.outputs.iter().flatten();
-        let wanted = outputs
-            .filter(|wanted| wanted.name == output)
-            .find_map(|wanted| wanted.parameters.as_ref()?.binary_data);
+        let wanted: HashMap<&str, bool> = outputs
+            .filter_map(|output| Some((&*output.name, output.parameters.as_ref()?.binary_data?)))
+            .collect();
         let parameters = self.parameters.as_ref();
-        wanted.unwrap_or_else(|| parameters.is_some_and(|p| p.binary_data_output == Some(true)))
+        let others = parameters.is_some_and(|p| p.binary_data_output == Some(true));
+        move |output| wanted.get(output).copied().unwrap_or(others)
+    }
+
+    /// A name that stands there again asks for the same work again.
+    fn refuse_repeated_names(&self) -> Result<(), Problem> {
+        let inputs = self.inputs.iter().map(|input| &*input.name);
+        if let Some(name) = repeated(inputs) {
+            return Err(Problem::repeated_input(name));
+        }
+        let outputs = self.outputs.iter().flatten();
+        if let Some(name) = repeated(outputs.map(|output| &*output.name)) {
+            let detail = format!("output {name:?}: expected each once, found it twice");
+            return Err(Problem::new(422, "LETHE-OUTPUT-UNKNOWN", detail));
+        }
+        Ok(())
     }
 
     /// A parameter that changes what an answer holds must not be ignored.
@@ -119,6 +137,12 @@ impl InferRequest {
         }
         Ok(())
     }
+}
+
+/// The first name that was there before.
+fn repeated<'a>(mut names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    let mut seen = HashSet::new();
+    names.find(|name| !seen.insert(*name))
 }
 
 /// What is wrong with a text that should have been an inference request.
@@ -144,10 +168,8 @@ impl InputTensor {
             let expected = "a datatype of the Open Inference Protocol";
             Problem::wrong_input("LETHE-INPUT-TYPE", &name, expected, format!("{found:?}"))
         })?;
-        let shape: Result<Vec<usize>, _> = self.shape.iter().map(|&d| d.try_into()).collect();
-        let shape = shape.map_err(|_| {
-            let found = format!("{:?}", self.shape);
-            Problem::wrong_input("LETHE-INPUT-SHAPE", &name, "sizes of 0 or more", found)
+        let shape = octets::sizes(&self.shape).map_err(|(expected, found)| {
+            Problem::wrong_input("LETHE-INPUT-SHAPE", &name, expected, found)
         })?;
         let tensor = match self.content {
             Content::Elements(elements) => elements.into_tensor(data_type, &shape),
@@ -186,15 +208,23 @@ impl<'de> Visitor<'de> for InputVisitor {
         let mut data_type: Option<Result<DataType, String>> = None;
         let mut elements = None;
         let mut deferred: Option<&'de RawValue> = None;
-        let mut parameters = InputParameters::default();
+        let mut parameters: Option<InputParameters> = None;
         while let Some(key) = map.next_key::<Cow<'de, str>>()? {
             match &*key {
+                "name" if name.is_some() => return Err(de::Error::duplicate_field("name")),
                 "name" => name = Some(map.next_value()?),
+                "shape" if shape.is_some() => return Err(de::Error::duplicate_field("shape")),
                 "shape" => shape = Some(map.next_value()?),
+                "datatype" if data_type.is_some() => {
+                    return Err(de::Error::duplicate_field("datatype"));
+                }
                 "datatype" => {
                     let text: Cow<'de, str> = map.next_value()?;
                     let known = DataType::from_protocol_name(&text);
                     data_type = Some(known.ok_or_else(|| text.into_owned()));
+                }
+                "data" if elements.is_some() || deferred.is_some() => {
+                    return Err(de::Error::duplicate_field("data"));
                 }
                 "data" => match data_type {
                     Some(Ok(data_type)) => {
@@ -202,10 +232,16 @@ impl<'de> Visitor<'de> for InputVisitor {
                     }
                     _ => deferred = Some(map.next_value()?),
                 },
-                "parameters" => parameters = map.next_value::<Option<_>>()?.unwrap_or_default(),
+                "parameters" if parameters.is_some() => {
+                    return Err(de::Error::duplicate_field("parameters"));
+                }
+                "parameters" => {
+                    parameters = Some(map.next_value::<Option<_>>()?.unwrap_or_default());
+                }
                 _ => drop(map.next_value::<IgnoredAny>()?),
             }
         }
+        let parameters = parameters.unwrap_or_default();
         let data_type = data_type.ok_or_else(|| de::Error::missing_field("datatype"))?;
         if let (Some(text), Ok(data_type)) = (deferred, &data_type) {
             let mut from = serde_json::Deserializer::from_str(text.get());
@@ -258,6 +294,64 @@ mod tests {
                 .into_tensor(&mut Octets::new(&[], None))
                 .unwrap();
             assert_eq!(tensor.as_slice::<f32>().unwrap(), [1.0, 2.5]);
+        }
+    }
+
+    #[test]
+    fn data_are_flat_or_nested_as_the_shape_is() {
+        let problem = |shape: &str, data: &str| {
+            let body = format!(
+                r#"{{"inputs":[{{"name":"x","datatype":"FP32","shape":{shape},"data":{data}}}]}}"#
+            );
+            let input = InferRequest::parse(body.as_bytes())
+                .unwrap()
+                .inputs
+                .remove(0);
+            let tensor = input.into_tensor(&mut Octets::new(&[], None));
+            tensor.err().map(|problem| (problem.status, problem.detail))
+        };
+        for (shape, data) in [
+            ("[2,3]", "[1,2,3,4,5,6]"),
+            ("[2,3]", "[[1,2,3],[4,5,6]]"),
+            ("[1,2,2]", "[[[1,2],[3,4]]]"),
+            ("[]", "[1]"),
+            ("[]", "1"),
+            ("[1,1]", "[1]"),
+            ("[0]", "[]"),
+            ("[0,3]", "[]"),
+            ("[2,0]", "[]"),
+            ("[2,0]", "[[],[]]"),
+            ("[2,0,3]", "[[],[]]"),
+        ] {
+            assert_eq!(problem(shape, data), None, "{shape} {data}");
+        }
+        for (shape, data, found) in [
+            ("[2,3]", "[[1,2],[3,4],[5,6]]", "arrays nested as [3, 2]"),
+            ("[2,3]", "[[1,2,3,4,5,6]]", "arrays nested as [1, 6]"),
+            ("[6]", "[[1,2,3],[4,5,6]]", "arrays nested as [2, 3]"),
+            (
+                "[2,3]",
+                "[[1,2],[3,4,5,6]]",
+                "arrays that differ in length or depth",
+            ),
+            (
+                "[2,2]",
+                "[1,[2,3],4]",
+                "arrays that differ in length or depth",
+            ),
+            (
+                "[4]",
+                "[1,[2,3],4]",
+                "arrays that differ in length or depth",
+            ),
+            ("[1]", "[[1]]", "arrays nested as [1, 1]"),
+            ("[0]", "[[],[]]", "arrays nested as [2, 0]"),
+        ] {
+            let shape_said = shape.replace(',', ", ");
+            let detail = format!(
+                "input \"x\": expected one array, or arrays nested as {shape_said}, found {found}"
+            );
+            assert_eq!(problem(shape, data), Some((422, detail)), "{shape} {data}");
         }
     }
 

@@ -85,7 +85,7 @@ fn seen(answer: &Answer) -> (u16, String) {
 }
 
 fn together(calls: &[Call]) -> Vec<(u16, String)> {
-    let answer = handler().answer_call(&Call::Together(calls.to_vec()), None);
+    let answer = handler().answer_call(&Call::Together(calls.to_vec()));
     let Ok(Answer::Together(answers)) = answer else {
         panic!("{answer:?}");
     };
@@ -94,7 +94,7 @@ fn together(calls: &[Call]) -> Vec<(u16, String)> {
 
 fn alone(calls: &[Call]) -> Vec<(u16, String)> {
     let handler = handler();
-    let answer = |call| handler.answer_call(call, None).unwrap();
+    let answer = |call| handler.answer_call(call).unwrap();
     calls.iter().map(|call| seen(&answer(call))).collect()
 }
 

@@ -169,11 +169,11 @@ impl Key {
         self.0.update(part);
     }
 
-    pub(super) fn add_content(&mut self, part: &Content) {
-        self.0.update(&(part.bytes().len() as u64).to_le_bytes());
+    pub(super) fn add_content(&mut self, part: &Content) -> io::Result<()> {
+        self.0.update(&part.len().to_le_bytes());
         part.for_each_chunk(&mut |chunk| {
             self.0.update(chunk);
-        });
+        })
     }
 
     pub(super) fn finish(self) -> String {

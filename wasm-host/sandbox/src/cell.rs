@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use lethe_engine::kernels::env::Env;
 use lethe_engine::kernels::scratch;
+use lethe_engine::limits::Stop;
 use lethe_server::Problem;
 use wasmtime::{
     Engine, InstancePre, Linker, Memory, ModuleExport, ResourceLimiter, Store, Trap, TypedFunc,
@@ -17,6 +18,7 @@ use super::cache::Cache;
 use super::code::Code;
 use super::faults::Whose;
 use super::image::Image;
+use super::notes::Notes;
 use super::slots::{Slots, last_wipe, no_new_pages};
 use super::{
     CallReport, ModelSource, SandboxError, SandboxSettings, deadline, native_kernels, stack,
@@ -131,12 +133,14 @@ pub(super) struct CellState {
     pub(super) shared: Arc<Shared>,
     /// Whether native kernels computed in this call.
     pub(super) computed: bool,
-    memory_limit_bytes: usize,
+    pub(super) memory_limit_bytes: usize,
     memory_denied: bool,
     /// When the call that runs began, and how it may end.
     began: Instant,
     deadline: Instant,
     stop: Arc<AtomicBool>,
+    /// What ends a native kernel, which does not come by ticks.
+    pub(super) stop_of_kernels: Stop,
 }
 
 impl CellState {
@@ -153,6 +157,10 @@ impl CellState {
             self.deadline = self.deadline.min(deadline);
         }
         self.stop = control.stop.clone();
+        self.stop_of_kernels = Stop {
+            flag: Some(self.stop.clone()),
+            ..deadline::stop_at(self.deadline)
+        };
     }
 }
 
@@ -216,6 +224,7 @@ pub(super) struct Cells {
     opened: Mutex<Vec<Cell>>,
     running: Mutex<usize>,
     finished: Condvar,
+    notes: Notes,
 }
 
 impl Cells {
@@ -273,7 +282,13 @@ impl Cells {
             opened: Mutex::default(),
             running: Mutex::new(0),
             finished: Condvar::new(),
+            notes: Notes::default(),
         })
+    }
+
+    /// What the guests had to say besides their answers.
+    pub(super) fn notes(&self) -> Vec<String> {
+        self.notes.all()
     }
 
     pub(super) fn image(&self) -> &Image {
@@ -343,6 +358,7 @@ impl Cells {
     ) -> Result<Zeroizing<Vec<u8>>, CellError> {
         self.begin(cell, control);
         let answer = self.handle(cell, message);
+        answer.iter().for_each(|answer| self.notes.take(answer));
         stack::wipe();
         if cell.store.data().computed {
             scratch::wipe(&self.shared.env.threads);
@@ -394,6 +410,7 @@ impl Cells {
             began: now,
             deadline: now,
             stop: Arc::default(),
+            stop_of_kernels: Stop::default(),
         };
         let mut store = Store::new(&self.engine, state);
         store.limiter(|state| state);

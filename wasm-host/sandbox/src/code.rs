@@ -20,7 +20,7 @@ use super::cache::{Cache, Key};
 use super::slots::{Creator, Slots};
 use super::{ModelSource, SandboxError};
 use crate::guest::{Door, Guest, Known};
-use crate::model_file::mapping;
+use crate::mapping;
 
 /// Stack of a guest. Rust's own is in its linear memory; this one is for calls and spilled values.
 const STACK_BYTES: usize = 1 << 20;
@@ -150,7 +150,7 @@ fn needed(models: &[ModelSource]) -> Option<Vec<bool>> {
     let mut all: Option<Vec<bool>> = None;
     for source in models {
         // What is no model gets its error from the guest.
-        let model = onnx::read_model(source.model.bytes().clone()).ok()?;
+        let model = onnx::read_model(source.model.outline().ok()?).ok()?;
         let needed = rewrite::needed(&model);
         all = Some(match all {
             Some(all) => all.iter().zip(needed).map(|(a, b)| *a || b).collect(),

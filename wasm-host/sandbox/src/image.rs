@@ -20,7 +20,7 @@ use lethe_server::wire::{Reader, WireError, Writer};
 
 use super::slots::HOST_PAGE;
 use crate::guest::{Guest, nonzero_runs};
-use crate::model_file::mapping;
+use crate::mapping;
 
 const MAGIC: &[u8; 8] = b"LETHEIMG";
 const HASH_BYTES: usize = 32;
@@ -332,7 +332,9 @@ mod tests {
         [ModelInfo {
             name: "m".into(),
             inputs: Vec::new(),
+            optional_inputs: Vec::new(),
             outputs: Vec::new(),
+            quantized: false,
         }]
     }
 

@@ -37,14 +37,16 @@ pub mod guest;
 pub mod hex;
 pub mod image;
 mod kept;
+mod mapping;
 pub mod model_file;
 mod native_kernels;
+mod notes;
 pub mod residue;
 mod slots;
 pub mod stack;
 mod unwritten;
 
-use std::collections::BTreeSet;
+use std::io;
 use std::iter;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -52,6 +54,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use lethe_engine::kernels::env::Env;
+use lethe_engine::onnx::external_data;
 use lethe_engine::{Numerics, Value};
 use lethe_server::message::{Answer, Call, Load, LoadOptions};
 use lethe_server::{ModelInfo, Problem, Request, Response};
@@ -100,17 +103,12 @@ impl ModelSource {
     /// When the model is none, or a file cannot be had.
     pub fn of_file(name: impl Into<String>, file: &ModelFile) -> Result<Self, SandboxError> {
         let load = |error: lethe_engine::Error| SandboxError::Load(error.into());
-        let model = file.decode().map_err(load)?;
-        let tensors = model.graph.iter().flat_map(|graph| &graph.initializer);
-        let entries = tensors.flat_map(|tensor| &tensor.external_data);
-        let locations: BTreeSet<&str> = entries
-            .filter(|entry| entry.key.as_deref() == Some("location"))
-            .filter_map(|entry| entry.value.as_deref())
-            .collect();
+        let locations = external_data::locations(file.decode().map_err(load)?);
         // What cannot be had is missing in the guest, whose error names the tensor.
-        let files = locations
-            .into_iter()
-            .filter_map(|location| Some((location.to_owned(), file.beside(location).ok()?)));
+        let files = locations.into_iter().filter_map(|location| {
+            let content = file.beside(&location).ok()?;
+            Some((location, content))
+        });
         Ok(Self {
             files: files.collect(),
             ..Self::new(name, file.content().clone())
@@ -185,6 +183,14 @@ pub enum SandboxError {
     /// The guest was stopped while it loaded the model.
     #[error("loading the model in the sandbox: {0}")]
     Cell(#[from] CellError),
+    /// A file of the model could not be read.
+    #[error("cannot read the files of model {name:?}: {source}")]
+    File {
+        /// The model's name.
+        name: String,
+        /// What was wrong.
+        source: io::Error,
+    },
     /// The host could not do its part.
     #[error("sandbox: {0}")]
     Host(String),
@@ -196,6 +202,7 @@ impl SandboxError {
         match self {
             Self::Load(problem) => &problem.code,
             Self::Cell(error) => error.code(),
+            Self::File { .. } => "LETHE-MODEL-FILE",
             Self::Host(_) => "LETHE-SANDBOX",
         }
     }
@@ -286,6 +293,11 @@ impl Sandbox {
     /// What the model takes and gives.
     pub fn info(&self) -> &ModelInfo {
         &self.info
+    }
+
+    /// What is worth a warning of what the model was asked so far, each once, in order.
+    pub fn notes(&self) -> Vec<String> {
+        self.cells.notes()
     }
 
     /// Bytes of linear memory that an instance begins with, and bytes of the image that are shared.
@@ -479,7 +491,7 @@ fn image_of(
     let host = |error: image::ImageError| SandboxError::Host(error.to_string());
     let cache = Cache::new(settings.cache.as_deref());
     let guest = settings.guest.guest();
-    let key = image_key(guest.hash(), sources, settings);
+    let key = image_key(guest.hash(), sources, settings)?;
     if let Some(image) = cache.image(&key) {
         return Ok(Arc::new(image));
     }
@@ -497,11 +509,12 @@ fn image_of(
     let mut models = Vec::with_capacity(sources.len());
     for source in sources {
         let mut load = load_head(source, settings);
-        load.model = source.model.bytes().clone();
+        load.model = source.model.bytes().map_err(unreadable(source))?;
         let files = source.files.iter();
         load.files = files
-            .map(|(path, content)| (path.clone(), content.bytes().clone()))
-            .collect();
+            .map(|(path, content)| Ok((path.clone(), content.bytes()?)))
+            .collect::<io::Result<_>>()
+            .map_err(unreadable(source))?;
         let answer = wiped_bytes(cells.handle(&mut loader, &load.encode())?);
         match Answer::decode(answer).map_err(|error| SandboxError::Load(error.into()))? {
             Answer::Loaded(info) => models.push(info),
@@ -518,20 +531,30 @@ fn image_of(
 }
 
 /// The name of the image of a guest that has loaded these models, without a copy of them.
-fn image_key(guest: &[u8], sources: &[ModelSource], settings: &SandboxSettings) -> String {
+fn image_key(
+    guest: &[u8],
+    sources: &[ModelSource],
+    settings: &SandboxSettings,
+) -> Result<String, SandboxError> {
     let mut key = Key::default();
     key.add(guest);
     for source in sources {
         key.add(&load_head(source, settings).encode());
-        key.add_content(&source.model);
-        for (path, content) in &source.files {
+        let content = |key: &mut Key, content| key.add_content(content).map_err(unreadable(source));
+        content(&mut key, &source.model)?;
+        for (path, file) in &source.files {
             key.add(path.as_bytes());
-            key.add_content(content);
+            content(&mut key, file)?;
         }
         // Where the files end.
         key.add(b"");
     }
-    key.finish()
+    Ok(key.finish())
+}
+
+fn unreadable(model: &ModelSource) -> impl FnOnce(io::Error) -> SandboxError {
+    let name = model.name.clone();
+    move |source| SandboxError::File { name, source }
 }
 
 /// What a guest is told of a model to load, but for its files.

@@ -1,21 +1,30 @@
-//! Model files: mapped, not read, and with them the files of weights beside them.
+//! Model files, and with them the files of weights beside them.
 //!
 //! ```text
-//! folder/model.onnx    mapped; weights stay slices of the map
-//! folder/weights.bin   mapped when an initializer names it; never a file outside of `folder`
+//! folder/model.onnx    read without its weights, which are read one by one when they are wanted
+//! folder/weights.bin   opened when a tensor names it; never a file outside of `folder`
 //! ```
+//!
+//! Only files are opened: a FIFO would be waited for, a device does something when it is opened. Weights
+//! that have another name somewhere (a hard link) are refused as symbolic links out of the folder are: whoever
+//! may put a name into the folder could so have any file read that lies on the same disk.
 
 mod content;
-pub(crate) mod mapping;
+mod outline;
 
 use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use lethe_engine::Error;
-use lethe_engine::onnx::{self, external_data::ExternalData, proto};
+use lethe_engine::onnx::external_data::{ExternalData, ITSELF, piece_of};
+use lethe_engine::onnx::{self, proto};
+use lethe_engine::tensor::SharedBytes;
+use rustix::fs::OFlags;
 
 pub use content::Content;
 
@@ -35,30 +44,27 @@ pub struct ModelFile {
     content: Content,
     /// `None` for a model that came without one.
     folder: Option<PathBuf>,
-    /// External files already mapped, by location.
-    mapped: Mutex<BTreeMap<String, Content>>,
+    /// External files already opened, by location.
+    opened: Mutex<BTreeMap<String, Content>>,
 }
 
 impl ModelFile {
-    /// Maps the file at `path`.
+    /// Opens the file at `path`.
     ///
     /// # Errors
-    /// When it cannot be opened or mapped.
+    /// When it cannot be opened.
     pub fn open(path: &Path) -> Result<Self, ModelFileError> {
         let fail = |source| ModelFileError {
             path: path.into(),
             source,
         };
-        let file = File::open(path).map_err(fail)?;
-        if file.metadata().map_err(fail)?.is_dir() {
-            return Err(fail(std::io::ErrorKind::IsADirectory.into()));
-        }
-        let content = Content::map(file).map_err(fail)?;
+        let file = open_file(path, OFlags::empty()).map_err(fail)?;
+        let content = Content::of(file).map_err(fail)?;
         let folder = path.parent().filter(|p| !p.as_os_str().is_empty());
         Ok(Self {
             content,
             folder: Some(folder.unwrap_or(Path::new(".")).into()),
-            mapped: Mutex::default(),
+            opened: Mutex::default(),
         })
     }
 
@@ -67,13 +73,14 @@ impl ModelFile {
         Self {
             content: bytes.into(),
             folder: None,
-            mapped: Mutex::default(),
+            opened: Mutex::default(),
         }
     }
 
-    /// The file's bytes.
-    pub fn bytes(&self) -> &Bytes {
-        self.content.bytes()
+    /// Whether the file begins so.
+    pub fn begins_with(&self, bytes: &[u8]) -> bool {
+        let piece = self.content.piece(0, bytes.len() as u64);
+        piece.is_ok_and(|piece| *piece == *bytes)
     }
 
     /// The file's content.
@@ -81,30 +88,43 @@ impl ModelFile {
         &self.content
     }
 
-    /// The decoded model, whose weights are slices of the file.
+    /// The decoded model. Its long weights are still in the file, from where loading it takes them: it
+    /// needs this [`ExternalData`].
     ///
     /// # Errors
-    /// When the bytes are no ONNX model.
+    /// When the file cannot be read or is no ONNX model.
     pub fn decode(&self) -> Result<proto::Model, Error> {
-        onnx::read_model(self.bytes().clone())
+        let outline = self.content.outline().map_err(|error| {
+            Error::malformed(match error.kind() {
+                ErrorKind::InvalidData => error.to_string(),
+                _ => format!("the file cannot be read: {error}"),
+            })
+        })?;
+        onnx::read_model(outline)
     }
 
-    fn map(&self, location: &str) -> std::io::Result<Content> {
+    fn open_beside(&self, location: &str) -> io::Result<Content> {
         let Some(folder) = &self.folder else {
             let reason = format!("{location:?} did not come with the model");
-            return Err(std::io::Error::other(reason));
+            return Err(io::Error::other(reason));
         };
         let path = folder.join(location).canonicalize()?;
         // A symbolic link inside of the folder may point out of it.
         if !path.starts_with(folder.canonicalize()?) {
             let reason = format!("{location:?} leads out of the model's folder");
-            return Err(std::io::Error::other(reason));
+            return Err(io::Error::other(reason));
         }
-        let file = File::open(path)?;
-        match file.metadata()?.is_file() {
-            true => Content::map(file),
-            false => Err(std::io::Error::other(format!("{location:?} is no file"))),
+        // Nor is one followed that was put there since.
+        let file = open_file(&path, OFlags::NOFOLLOW)?;
+        let names = file.metadata()?.nlink();
+        if names > 1 {
+            let reason = format!(
+                "{location:?} is a hard link, a file of {names} names, which may be outside of the \
+                 model's folder: put a copy there"
+            );
+            return Err(io::Error::other(reason));
         }
+        Content::of(file)
     }
 
     /// The content of a file beside it.
@@ -112,22 +132,55 @@ impl ModelFile {
     /// # Errors
     /// A reason, where it cannot be had.
     pub fn beside(&self, location: &str) -> Result<Content, String> {
-        let mut mapped = self
-            .mapped
+        let mut opened = self
+            .opened
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner);
-        if let Some(content) = mapped.get(location) {
+        if let Some(content) = opened.get(location) {
             return Ok(content.clone());
         }
-        let content = self.map(location).map_err(|e| e.to_string())?;
-        mapped.insert(location.into(), content.clone());
+        let content = self.open_beside(location).map_err(|e| e.to_string())?;
+        opened.insert(location.into(), content.clone());
         Ok(content)
+    }
+}
+
+/// Opens what is a file, without waiting for anybody at the other end of what is none.
+fn open_file(path: &Path, more: OFlags) -> io::Result<File> {
+    let flags = (OFlags::NONBLOCK | OFlags::NOCTTY | more).bits();
+    let mut options = File::options();
+    let file = options.read(true).custom_flags(flags.cast_signed());
+    let file = file.open(path)?;
+    let kind = file.metadata()?.file_type();
+    if kind.is_dir() {
+        return Err(ErrorKind::IsADirectory.into());
+    }
+    match kind.is_file() {
+        true => Ok(file),
+        false => Err(io::Error::other(
+            "expected a file, found a pipe, socket or device",
+        )),
     }
 }
 
 impl ExternalData for ModelFile {
     fn open(&self, location: &str) -> Result<Bytes, String> {
-        Ok(self.beside(location)?.bytes().clone())
+        self.beside(location)?.bytes().map_err(|e| e.to_string())
+    }
+
+    fn read(
+        &self,
+        location: &str,
+        offset: u64,
+        length: Option<u64>,
+    ) -> Result<SharedBytes, String> {
+        let content = match location {
+            ITSELF => self.content.clone(),
+            beside => self.beside(beside)?,
+        };
+        let range = piece_of(location, content.len(), offset, length)?;
+        let piece = content.piece(range.start, range.end - range.start);
+        piece.map_err(|error| error.to_string())
     }
 }
 
@@ -143,7 +196,6 @@ mod tests {
         std::fs::write(root.join("secret"), "secret").unwrap();
         std::fs::write(folder.join("model.onnx"), "m").unwrap();
         std::fs::write(folder.join("weights"), "weights").unwrap();
-        #[cfg(unix)]
         std::os::unix::fs::symlink(root.join("secret"), folder.join("link")).unwrap();
         let file = ModelFile::open(&folder.join("model.onnx")).unwrap();
         assert_eq!(
@@ -151,8 +203,13 @@ mod tests {
             Ok(&b"weights"[..]),
             "a file beside the model"
         );
-        #[cfg(unix)]
         assert!(file.open("link").unwrap_err().contains("out of the model"));
+        std::fs::hard_link(root.join("secret"), folder.join("hard")).unwrap();
+        let refused = file.open("hard").unwrap_err();
+        assert!(
+            refused.contains("hard link") && refused.contains("2 names"),
+            "{refused}"
+        );
         assert!(file.open("absent").is_err());
         assert!(ModelFile::open(&folder).is_err(), "a folder is no model");
         let alone = ModelFile::of_bytes(Bytes::from_static(b"m"));
@@ -162,5 +219,39 @@ mod tests {
             "a model without a folder has no files"
         );
         std::fs::remove_dir_all(root).unwrap();
+    }
+
+    #[test]
+    fn nobody_is_waited_for_at_the_other_end_of_a_pipe() {
+        let folder = std::env::temp_dir().join(format!("lethe-fifo-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        std::fs::write(folder.join("model.onnx"), "m").unwrap();
+        let fifo = folder.join("fifo");
+        rustix::fs::mknodat(
+            rustix::fs::CWD,
+            &fifo,
+            rustix::fs::FileType::Fifo,
+            rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR,
+            0,
+        )
+        .unwrap();
+        // On a thread of its own, which waits for ever where it should not.
+        let (sender, refusals) = std::sync::mpsc::channel();
+        let opened = (folder.join("model.onnx"), fifo);
+        std::thread::spawn(move || {
+            let (model, fifo) = opened;
+            let as_model = ModelFile::open(&fifo).map(drop).map_err(|e| e.to_string());
+            sender.send(as_model).unwrap();
+            let as_weights = ModelFile::open(&model).unwrap().open("fifo").map(drop);
+            sender.send(as_weights).unwrap();
+        });
+        for what in ["a model", "weights"] {
+            let refused = refusals.recv_timeout(std::time::Duration::from_secs(20));
+            let refused = refused
+                .unwrap_or_else(|_| panic!("{what}: it waits"))
+                .unwrap_err();
+            assert!(refused.contains("expected a file"), "{what}: {refused}");
+        }
+        std::fs::remove_dir_all(folder).unwrap();
     }
 }

@@ -9,7 +9,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use lethe_engine::kernels::env::Env;
 use lethe_engine::kernels::offload;
-use wasmtime::{Caller, Extern, Linker};
+use lethe_engine::limits::{self, Ended, Limits};
+use wasmtime::{Caller, Extern, Linker, Trap};
 
 use super::cell::{CellState, Shared};
 use crate::guest::KERNELS;
@@ -46,13 +47,20 @@ fn compute(mut caller: Caller<'_, CellState>, address: u32, count: u32) -> wasmt
     }
     state.computed = true;
     // Kernels assert what their callers promise; a guest promises nothing.
+    let limits = Limits {
+        memory_bytes: state.memory_limit_bytes as u64,
+        stop: state.stop_of_kernels.clone(),
+    };
     let done = catch_unwind(AssertUnwindSafe(|| {
         let Shared { env, slots } = &*state.shared;
         let unwritten = slots.unwritten(memory);
-        offload::perform(env, memory, &unwritten, &words[..count])
+        let perform = || offload::perform(env, memory, &unwritten, &words[..count]);
+        limits::within(limits, || limits::until_ended(perform))
     }));
     match done {
-        Ok(done) => Ok(done?),
+        Ok(Ok(done)) => Ok(done?),
+        Ok(Err(Ended::Stopped)) => Err(Trap::Interrupt.into()),
+        Ok(Err(Ended::Shortage(shortage))) => wasmtime::bail!("a kernel call takes {shortage}"),
         Err(_) => wasmtime::bail!("a kernel call whose sizes do not fit each other"),
     }
 }

@@ -10,6 +10,9 @@ use super::line::{Content, Head, Line, LineError, NOTHING_BEFORE, Reason};
 use crate::signing::PublicKey;
 use lethe_sandbox::hex;
 
+/// The forms of a log that are known: the first had lines of requests alone. The last is written.
+pub(super) const FORMATS: [u32; 2] = [1, 2];
+
 /// Where and how a chain is broken.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, thiserror::Error)]
 #[error("{}, line {line}: {reason}", file.display())]
@@ -130,7 +133,7 @@ impl Chain {
             Content::Open {
                 format, public_key, ..
             } => {
-                if *format != 1 {
+                if !FORMATS.contains(format) {
                     return Err(format!("it has format {format}, which is not known here"));
                 }
                 let key = *self.key.get_or_insert(*public_key);
@@ -141,7 +144,7 @@ impl Chain {
             _ if self.is_first => {
                 return Err("a log begins with a line of the kind open".into());
             }
-            Content::Request(_) => {}
+            Content::Request(_) | Content::Change(_) | Content::Refusals(_) => {}
             Content::Checkpoint { reason } => {
                 let is_signed = self.key.is_some_and(|key| line.is_signed_by(&key));
                 if !is_signed {
@@ -242,6 +245,20 @@ pub fn verify(path: &Path, key: Option<PublicKey>, first_seq: u64) -> io::Result
             }
         }
         torn_bytes = torn.len();
+    }
+    // Nothing is no log: it is what is left where all was cut off.
+    if broken.is_none() && chain.lines == 0 {
+        let reason = match torn_bytes {
+            0 => {
+                "the log is empty: every log begins with a line of the kind open, so all was cut off"
+            }
+            _ => "the log has no whole line: every log begins with one of the kind open",
+        };
+        broken = files.first().map(|file| Broken {
+            file: file.clone(),
+            line: 1,
+            reason: reason.into(),
+        });
     }
     Ok(Report {
         files,

@@ -1,5 +1,8 @@
 //! The lines of an audit log.
 
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
@@ -32,7 +35,10 @@ pub struct Entry {
     pub request_id: String,
     /// The route's pattern, such as `POST /api/v1/infer`: never the path that was sent.
     pub route: String,
-    /// The model.
+    /// Where a request came from that was turned away.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<String>,
+    /// The model that it named, where there is one of that name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub model: Option<String>,
     /// SHA-256 of the model's file.
@@ -53,26 +59,52 @@ pub struct Entry {
     pub wiped_bytes: u64,
 }
 
-/// Longest text in an entry.
+/// What changed beside the requests.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Change {
+    /// Of what: `model`, `keys`, `tokens`, `settings`, `certificate`.
+    pub subject: String,
+    /// What became of it: `loaded`, `failed`, `evicted`, `unloaded`, `read`.
+    pub change: String,
+    /// The model.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
+    /// SHA-256 of the file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sha256: Option<String>,
+    /// Why it failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code: Option<String>,
+    /// How long it took.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub duration_us: Option<u64>,
+}
+
+/// Requests of one source that were turned away, after one that has a line of its own.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Refusals {
+    /// The tenant; empty where that is not known.
+    pub tenant: String,
+    /// Where they came from; of tenants that are known, from anywhere.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<String>,
+    /// How many.
+    pub count: u64,
+    /// How many with which code.
+    pub codes: BTreeMap<Cow<'static, str>, u64>,
+    /// Since when, in milliseconds before this line.
+    pub within_ms: u64,
+}
+
+/// Longest text in a line.
 const TEXT_BYTES: usize = 256;
 
-impl Entry {
-    /// The entry with its texts cut to what a line takes.
-    fn cut(mut self) -> Self {
-        let texts = [
-            &mut self.tenant,
-            &mut self.key_id,
-            &mut self.request_id,
-            &mut self.route,
-        ];
-        let options = [&mut self.model, &mut self.model_sha256, &mut self.code];
-        let options = options.into_iter().flatten();
-        for text in texts.into_iter().chain(options) {
-            if text.len() > TEXT_BYTES {
-                text.truncate(text.floor_char_boundary(TEXT_BYTES));
-            }
+/// Cuts texts to what a line takes.
+fn cut<'a>(texts: impl IntoIterator<Item = &'a mut String>) {
+    for text in texts {
+        if text.len() > TEXT_BYTES {
+            text.truncate(text.floor_char_boundary(TEXT_BYTES));
         }
-        self
     }
 }
 
@@ -100,8 +132,47 @@ pub(super) enum Content {
     },
     /// A request.
     Request(Entry),
+    /// A model that came or went, keys or settings that were read.
+    Change(Change),
+    /// Requests that were turned away.
+    Refusals(Refusals),
     /// A signature over all before it.
     Checkpoint { reason: Reason },
+}
+
+impl Content {
+    /// The content with its texts cut to what a line takes.
+    fn cut(mut self) -> Self {
+        match &mut self {
+            Self::Request(entry) => {
+                cut([
+                    &mut entry.tenant,
+                    &mut entry.key_id,
+                    &mut entry.request_id,
+                    &mut entry.route,
+                ]);
+                let options = [
+                    &mut entry.source,
+                    &mut entry.model,
+                    &mut entry.model_sha256,
+                    &mut entry.code,
+                ];
+                cut(options.into_iter().flatten());
+            }
+            Self::Change(change) => {
+                cut([&mut change.subject, &mut change.change]);
+                let options = [&mut change.model, &mut change.sha256, &mut change.code];
+                cut(options.into_iter().flatten());
+            }
+            Self::Refusals(refusals) => {
+                cut([&mut refusals.tenant]
+                    .into_iter()
+                    .chain(&mut refusals.source));
+            }
+            Self::Open { .. } | Self::Checkpoint { .. } => {}
+        }
+        self
+    }
 }
 
 /// A line before it is hashed, and how it is read.
@@ -137,14 +208,10 @@ pub(super) fn append(
     key: &SigningKey,
 ) -> Head {
     let is_checkpoint = matches!(content, Content::Checkpoint { .. });
-    let content = match content {
-        Content::Request(entry) => Content::Request(entry.cut()),
-        other => other,
-    };
     let body = Body {
         seq: head.seq + 1,
         time,
-        content,
+        content: content.cut(),
         prev: hex::encode(head.hash),
     };
     let mut line = serde_json::to_string(&body).expect("numbers and texts are JSON");

@@ -27,7 +27,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError, oneshot};
 pub use settings::{AuditSettings, WhenFull};
 
 use super::chain::Broken;
-use super::line::Entry;
+use super::line::{Change, Content, Entry, Refusals};
 use crate::signing::{PublicKey, SigningKey, SigningKeyError};
 use crate::{private_file, timestamp};
 use resume::resume;
@@ -77,7 +77,7 @@ pub enum AuditError {
 
 struct Message {
     time: String,
-    entry: Entry,
+    content: Content,
     /// Given back when the line is written.
     room: Option<OwnedSemaphorePermit>,
     written: Option<oneshot::Sender<()>>,
@@ -191,11 +191,7 @@ impl AuditLog {
                 if let Some(trouble) = self.shared.trouble() {
                     return Err(AuditError::Unhealthy(trouble));
                 }
-                match self.room.clone().try_acquire_owned() {
-                    Ok(room) => room,
-                    Err(TryAcquireError::NoPermits) => return Err(AuditError::Full),
-                    Err(TryAcquireError::Closed) => return Err(AuditError::Closed),
-                }
+                self.try_room()?
             }
         };
         let (sender, written) = match self.wait_for_disk {
@@ -205,7 +201,7 @@ impl AuditLog {
             }
             false => (None, None),
         };
-        self.send(entry, Some(room), sender)?;
+        self.send(Content::Request(entry), Some(room), sender)?;
         match written {
             Some(written) => written.await.map_err(|_| AuditError::Closed),
             None => Ok(()),
@@ -219,18 +215,55 @@ impl AuditLog {
     /// # Errors
     /// When the log is closed.
     pub fn record_now(&self, entry: Entry) -> Result<(), AuditError> {
-        self.send(entry, None, None)
+        self.send(Content::Request(entry), None, None)
+    }
+
+    /// Writes down a request that was turned away, if there is room at once: what costs a client nothing
+    /// makes nobody wait, and takes no memory while the disk takes nothing.
+    ///
+    /// # Errors
+    /// When there is no room, or the log is closed.
+    pub fn record_refusal(&self, entry: Entry) -> Result<(), AuditError> {
+        let room = self.try_room()?;
+        self.send(Content::Request(entry), Some(room), None)
+    }
+
+    /// Writes down how many more were turned away, if there is room at once.
+    ///
+    /// # Errors
+    /// When there is no room, or the log is closed.
+    pub fn record_refusals(&self, refusals: Refusals) -> Result<(), AuditError> {
+        let room = self.try_room()?;
+        self.send(Content::Refusals(refusals), Some(room), None)
+    }
+
+    /// Writes down a change, without waiting: there are few.
+    ///
+    /// # Errors
+    /// When the log is closed.
+    pub fn record_change(&self, change: Change) -> Result<(), AuditError> {
+        self.send(Content::Change(change), None, None)
+    }
+
+    fn try_room(&self) -> Result<OwnedSemaphorePermit, AuditError> {
+        self.room
+            .clone()
+            .try_acquire_owned()
+            .map_err(|error| match error {
+                TryAcquireError::NoPermits => AuditError::Full,
+                TryAcquireError::Closed => AuditError::Closed,
+            })
     }
 
     fn send(
         &self,
-        entry: Entry,
+        content: Content,
         room: Option<OwnedSemaphorePermit>,
         written: Option<oneshot::Sender<()>>,
     ) -> Result<(), AuditError> {
         let message = Message {
             time: timestamp::now(),
-            entry,
+            content,
             room,
             written,
         };

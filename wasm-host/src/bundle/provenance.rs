@@ -5,6 +5,8 @@
 //! lethe.licenses      text: Lethe's licences, and what the models' metadata say of theirs
 //! ```
 
+use std::io;
+
 use lethe_engine::Numerics;
 use lethe_engine::onnx::{self, proto};
 use lethe_server::ModelInfo;
@@ -97,10 +99,10 @@ pub(super) fn append(
         include_str!("../../../LICENSE-APACHE"),
     );
     for (source, info) in models.iter().zip(infos) {
-        let model =
-            onnx::read_model(source.model.bytes().clone()).map_err(|error| failed(&error))?;
+        let outline = source.model.outline().map_err(|error| failed(&error))?;
+        let model = onnx::read_model(outline).map_err(|error| failed(&error))?;
         licenses.push_str(&license_of(&source.name, &model));
-        bundled.push(describe(source, info, &model));
+        bundled.push(describe(source, info, &model).map_err(|error| failed(&error))?);
     }
     let provenance = Provenance {
         lethe: env!("CARGO_PKG_VERSION").into(),
@@ -124,11 +126,17 @@ pub(super) fn append(
     Ok(())
 }
 
-fn describe(source: &ModelSource, info: &ModelInfo, model: &proto::Model) -> BundledModel {
-    let file = |(path, content): &(String, Content)| BundledFile {
-        path: path.clone(),
-        sha256: content.sha256(),
-        bytes: content.bytes().len() as u64,
+fn describe(
+    source: &ModelSource,
+    info: &ModelInfo,
+    model: &proto::Model,
+) -> io::Result<BundledModel> {
+    let file = |(path, content): &(String, Content)| {
+        Ok(BundledFile {
+            path: path.clone(),
+            sha256: content.sha256()?,
+            bytes: content.len(),
+        })
     };
     let opset = |opset: &proto::OperatorSetId| Opset {
         domain: match opset.domain.as_deref() {
@@ -139,15 +147,15 @@ fn describe(source: &ModelSource, info: &ModelInfo, model: &proto::Model) -> Bun
     };
     let producer = [&model.producer_name, &model.producer_version];
     let producer: Vec<&str> = producer.into_iter().flatten().map(String::as_str).collect();
-    BundledModel {
+    Ok(BundledModel {
         info: info.clone(),
-        sha256: source.model.sha256(),
-        bytes: source.model.bytes().len() as u64,
-        files: source.files.iter().map(file).collect(),
+        sha256: source.model.sha256()?,
+        bytes: source.model.len(),
+        files: source.files.iter().map(file).collect::<io::Result<_>>()?,
         ir_version: model.ir_version.unwrap_or_default(),
         opsets: model.opset_import.iter().map(opset).collect(),
         producer: producer.join(" ").trim().into(),
-    }
+    })
 }
 
 /// What a model's metadata say of its licence.

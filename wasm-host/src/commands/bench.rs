@@ -8,10 +8,12 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use lethe_engine::tensor::element_count;
 use lethe_engine::{DataType, Tensor, Value, ValueInfo};
 
 use super::{CommandError, Loaded, Outcome};
 use crate::progress;
+use crate::runner::Runner;
 use crate::settings::RunSettings;
 use crate::values::elements::{Number, tensor_of_numbers};
 use crate::verification;
@@ -37,6 +39,8 @@ pub struct Bench {
 
 /// Runs before the measurement: the first one lays out memory, and caches and clocks settle.
 const WARM_UP_RUNS: usize = 3;
+/// Elements of an input that is made up, at most; there are 32 bytes for each while it is.
+const MOST_MADE_UP: usize = 1 << 26;
 
 impl Bench {
     /// Runs the command.
@@ -51,7 +55,7 @@ impl Bench {
             )));
         }
         let loaded = Loaded::open(&self.model, settings)?;
-        let inputs = self.inputs(loaded.runner.inputs())?;
+        let inputs = self.inputs(&*loaded.runner)?;
         let borrowed: Vec<(&str, Value)> = inputs
             .iter()
             .map(|(n, v)| (n.as_str(), v.clone()))
@@ -143,13 +147,15 @@ impl Bench {
     }
 
     /// The inputs of the data set, or made up ones.
-    fn inputs(&self, declared: &[ValueInfo]) -> Result<Vec<(String, Value)>, CommandError> {
+    fn inputs(&self, runner: &dyn Runner) -> Result<Vec<(String, Value)>, CommandError> {
+        let declared = runner.inputs();
         if let Some(data) = &self.data {
             let beside = self.model.parent().map(|folder| folder.join(data));
             let folder = beside
                 .filter(|f| !data.is_dir() && f.is_dir())
                 .unwrap_or(data.clone());
-            return Ok(verification::read_inputs(&folder, declared)?);
+            let declared = [declared, runner.optional_inputs()].concat();
+            return Ok(verification::read_inputs(&folder, &declared)?);
         }
         let shapes = self
             .shapes
@@ -182,13 +188,19 @@ pub(super) fn parse_shape(
     })
 }
 
-/// Made-up elements: ones and zeros for integers, which serve as ids, masks and sizes alike, and
-/// numbers between -1 and 1 for floats. An axis whose size is not given takes that of an axis with
-/// the same name, or 1.
-pub(super) fn made_up_inputs(
+/// An input as it is made up.
+pub(super) struct MadeUp {
+    pub(super) name: String,
+    pub(super) data_type: DataType,
+    pub(super) shape: Vec<usize>,
+}
+
+/// Types and shapes of inputs: an axis whose size is not given takes that of an axis with the same name,
+/// or 1.
+pub(super) fn made_up_shapes(
     declared: &[ValueInfo],
     shapes: &[(String, Vec<usize>)],
-) -> Result<Vec<(String, Value)>, CommandError> {
+) -> Result<Vec<MadeUp>, CommandError> {
     let shape_of = |info: &ValueInfo| {
         shapes
             .iter()
@@ -207,9 +219,7 @@ pub(super) fn made_up_inputs(
         })
     };
     let made = declared.iter().map(|info| {
-        let refuse = |what: &str| {
-            CommandError::Request(format!("input {:?}: {what}; give --data", info.name))
-        };
+        let refuse = |what: &str| not_made_up(&info.name, what);
         let data_type = info.value_type.data_type();
         let data_type = data_type.ok_or_else(|| refuse("no such value can be made up"))?;
         let dims = info.value_type.dims.as_ref();
@@ -232,12 +242,37 @@ pub(super) fn made_up_inputs(
                 })
                 .collect(),
         };
-        let len = lethe_engine::tensor::element_count(&shape).filter(|&n| n < 1 << 32);
-        let len = len.ok_or_else(|| refuse("its shape is too large"))?;
-        let tensor = made_up_tensor(data_type, &shape, len).map_err(|e| refuse(&e))?;
-        Ok((info.name.to_string(), Value::Tensor(tensor)))
+        Ok(MadeUp {
+            name: info.name.to_string(),
+            data_type,
+            shape,
+        })
     });
     made.collect()
+}
+
+/// Made-up elements: ones and zeros for integers, which serve as ids, masks and sizes alike, and
+/// numbers between -1 and 1 for floats.
+fn made_up_inputs(
+    declared: &[ValueInfo],
+    shapes: &[(String, Vec<usize>)],
+) -> Result<Vec<(String, Value)>, CommandError> {
+    let made = made_up_shapes(declared, shapes)?.into_iter().map(|input| {
+        let refuse = |what: &str| not_made_up(&input.name, what);
+        let len = element_count(&input.shape).filter(|&n| n < MOST_MADE_UP);
+        let len = len.ok_or_else(|| {
+            let shape = &input.shape;
+            refuse(&format!("{shape:?} is more than {MOST_MADE_UP} elements"))
+        })?;
+        let tensor = made_up_tensor(input.data_type, &input.shape, len);
+        let tensor = tensor.map_err(|reason| refuse(&reason))?;
+        Ok((input.name, Value::Tensor(tensor)))
+    });
+    made.collect()
+}
+
+fn not_made_up(name: &str, what: &str) -> CommandError {
+    CommandError::Request(format!("input {name:?}: {what}; give --data"))
 }
 
 fn made_up_tensor(data_type: DataType, shape: &[usize], len: usize) -> Result<Tensor, String> {

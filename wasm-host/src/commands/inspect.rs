@@ -11,12 +11,13 @@ use std::path::PathBuf;
 use lethe_engine::graph::dimension::display_dims;
 use lethe_engine::onnx::proto;
 use lethe_engine::plan::StepKind;
-use lethe_engine::{DataType, Dim, Error, Session, Value, ValueInfo};
+use lethe_engine::tensor::TensorView;
+use lethe_engine::{DataType, Dim, Error, InputValue, Session, ValueInfo};
 
-use super::bench::{made_up_inputs, parse_shape};
+use super::bench::{MadeUp, made_up_shapes, parse_shape};
 use super::{CommandError, Outcome};
 use crate::settings::RunSettings;
-use lethe_sandbox::model_file::ModelFile;
+use lethe_sandbox::model_file::{ModelFile, ModelFileError};
 use operators::Usage;
 
 /// Say what a model needs and whether it will run
@@ -42,12 +43,16 @@ struct Report {
 
 struct LoadedReport {
     inputs: Vec<ValueInfo>,
+    /// Those that have defaults.
+    optional_inputs: Vec<ValueInfo>,
     outputs: Vec<ValueInfo>,
     nodes_before: usize,
     nodes_after: usize,
     rewrites: Vec<(&'static str, usize)>,
     /// For inputs of these shapes; `None` where no inputs can be made up.
     run: Option<RunMemory>,
+    /// What these shapes are at odds with.
+    warnings: Vec<String>,
 }
 
 struct RunMemory {
@@ -67,8 +72,13 @@ impl Inspect {
     /// When the file cannot be read or is neither an ONNX model nor a bundle.
     pub fn run(&self, settings: &RunSettings, json: bool) -> Result<Outcome, CommandError> {
         let file = ModelFile::open(&self.model)?;
-        if file.bytes().starts_with(b"\0asm") {
-            return bundle::inspect(&self.model, file.bytes(), json);
+        if file.begins_with(b"\0asm") {
+            let bundle = file.content().bytes();
+            let bundle = bundle.map_err(|source| ModelFileError {
+                path: self.model.clone(),
+                source,
+            })?;
+            return bundle::inspect(&self.model, &bundle, json);
         }
         let model = file
             .decode()
@@ -106,7 +116,7 @@ impl Inspect {
     fn loaded_report(&self, session: &Session) -> Result<LoadedReport, CommandError> {
         let shapes = self.shapes.iter().map(|s| parse_shape(s, session.inputs()));
         let shapes = shapes.collect::<Result<Vec<_>, _>>()?;
-        let made = made_up_inputs(session.inputs(), &shapes);
+        let made = made_up_shapes(session.inputs(), &shapes);
         // Shapes that were asked for must fit; made-up ones need not.
         let run = match (made, self.shapes.is_empty()) {
             (Ok(made), asked) => match run_memory(session, &made) {
@@ -119,19 +129,29 @@ impl Inspect {
         let rewrites = session.rewrites();
         Ok(LoadedReport {
             inputs: session.inputs().to_vec(),
+            optional_inputs: session.optional_inputs().to_vec(),
             outputs: session.outputs().to_vec(),
             nodes_before: rewrites.nodes_before,
             nodes_after: rewrites.nodes_after,
             rewrites: rewrites.changes.clone(),
             run,
+            warnings: session
+                .split_names()
+                .iter()
+                .map(ToString::to_string)
+                .collect(),
         })
     }
 }
 
-fn run_memory(session: &Session, inputs: &[(String, Value)]) -> Result<RunMemory, Error> {
-    let borrowed: Vec<(&str, Value)> = inputs
+/// What a run on inputs of these shapes takes, learnt from shapes alone.
+fn run_memory(session: &Session, inputs: &[MadeUp]) -> Result<RunMemory, Error> {
+    let borrowed: Vec<(&str, InputValue<'_>)> = inputs
         .iter()
-        .map(|(n, v)| (n.as_str(), v.clone()))
+        .map(|input| {
+            let view = TensorView::of_shape(input.data_type, &input.shape);
+            (input.name.as_str(), InputValue::Tensor(view))
+        })
         .collect();
     let layout = session.layout(&borrowed)?;
     let mut devices: Vec<(String, usize)> = Vec::new();
@@ -141,16 +161,13 @@ fn run_memory(session: &Session, inputs: &[(String, Value)]) -> Result<RunMemory
             None => devices.push((step.device.into(), 1)),
         }
     }
-    let shape = |(name, value): &(String, Value)| {
-        let tensor = value.as_tensor().ok()?;
-        Some((name.clone(), tensor.shape().to_vec()))
-    };
+    let shape = |input: &MadeUp| (input.name.clone(), input.shape.clone());
     let dynamic = layout
         .steps
         .iter()
         .filter(|kind| **kind == StepKind::Dynamic);
     Ok(RunMemory {
-        shapes: inputs.iter().filter_map(shape).collect(),
+        shapes: inputs.iter().map(shape).collect(),
         arena_bytes: layout.arena_bytes,
         weight_bytes: session.plan().weight_bytes(),
         dynamic_nodes: dynamic.count(),
@@ -234,6 +251,10 @@ impl Report {
         match &self.loaded {
             Ok(loaded) => {
                 document["inputs"] = loaded.inputs.iter().map(value_json).collect();
+                if !loaded.optional_inputs.is_empty() {
+                    let optional = loaded.optional_inputs.iter().map(value_json);
+                    document["optional_inputs"] = optional.collect();
+                }
                 document["outputs"] = loaded.outputs.iter().map(value_json).collect();
                 let rewrites = loaded.rewrites.iter();
                 let changes: Vec<Json> = rewrites
@@ -244,6 +265,7 @@ impl Report {
                     "nodes_after": loaded.nodes_after,
                     "passes": changes,
                 });
+                document["warnings"] = json!(loaded.warnings);
                 if let Some(run) = &loaded.run {
                     memory["arena_bytes"] = json!(run.arena_bytes);
                     memory["run_weights_bytes"] = json!(run.weight_bytes);
@@ -289,11 +311,21 @@ impl Report {
 
 impl LoadedReport {
     fn print(&self, out: &mut impl Write) -> io::Result<()> {
-        for (title, infos) in [("inputs", &self.inputs), ("outputs", &self.outputs)] {
+        for (title, infos) in [
+            ("inputs", &self.inputs),
+            ("inputs with defaults", &self.optional_inputs),
+            ("outputs", &self.outputs),
+        ] {
+            if infos.is_empty() && title == "inputs with defaults" {
+                continue;
+            }
             writeln!(out, "\n{title}")?;
             infos
                 .iter()
                 .try_for_each(|info| writeln!(out, "  {}", value_line(info)))?;
+        }
+        for warning in &self.warnings {
+            writeln!(out, "\nwarning: {warning}")?;
         }
         if let Some(run) = &self.run {
             let shapes: Vec<String> = run

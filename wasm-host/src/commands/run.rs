@@ -34,7 +34,7 @@ impl Run {
     pub fn run(&self, settings: &RunSettings, json: bool) -> Result<Outcome, CommandError> {
         let loaded = Loaded::open(&self.model, settings)?;
         let runner = &*loaded.runner;
-        let given = read_inputs(runner.inputs(), &self.inputs)?;
+        let given = read_inputs(runner.inputs(), runner.optional_inputs(), &self.inputs)?;
         let inputs: Vec<(&str, Value)> =
             given.iter().map(|(n, v)| (n.as_str(), v.clone())).collect();
         let start = Instant::now();
@@ -42,6 +42,9 @@ impl Run {
             .run(&inputs)
             .map_err(|source| super::in_model(&self.model, source))?;
         let seconds = start.elapsed().as_secs_f64();
+        for note in runner.notes() {
+            eprintln!("lethe: {note}");
+        }
         if let Some(folder) = &self.output {
             write_outputs(folder, &outputs)?;
         }
@@ -62,20 +65,22 @@ impl Run {
     }
 }
 
-/// Reads the inputs given as `NAME=FILE|VALUE`. The only input of a model needs no name.
+/// Reads the inputs given as `NAME=FILE|VALUE`. The only input that a model needs has to have no name.
 pub(super) fn read_inputs(
-    declared: &[ValueInfo],
+    needed: &[ValueInfo],
+    optional: &[ValueInfo],
     given: &[String],
 ) -> Result<Vec<(String, Value)>, CommandError> {
+    let declared = || needed.iter().chain(optional);
     let names = || {
-        let names: Vec<&str> = declared.iter().map(|info| &*info.name).collect();
+        let names: Vec<&str> = declared().map(|info| &*info.name).collect();
         names.join(", ")
     };
     let read = |argument: &String| {
         let named = argument
             .split_once('=')
-            .and_then(|(name, text)| Some((declared.iter().find(|d| &*d.name == name)?, text)));
-        let (info, text) = match (named, declared) {
+            .and_then(|(name, text)| Some((declared().find(|d| &*d.name == name)?, text)));
+        let (info, text) = match (named, needed) {
             (Some(named), _) => named,
             (None, [only]) if !argument.contains('=') => (only, argument.as_str()),
             _ => {

@@ -6,7 +6,6 @@ mod telemetry;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use lethe_engine::Budget;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -16,7 +15,7 @@ use crate::serve::Server;
 use crate::serve::loaded::Loading;
 use crate::serve::repository::Repository;
 use crate::serve::settings::{self, Given};
-use crate::settings::{Isolation, RunSettings};
+use crate::settings::{Device, Isolation, RunSettings};
 
 /// Serve models over HTTP and gRPC, every request in a fresh sandbox
 #[derive(Debug, clap::Args)]
@@ -94,7 +93,7 @@ impl Serve {
         let mut run = run.clone();
         let isolation = *run.isolation.get_or_insert(Isolation::Sandbox);
         if given.enable_gpu == Some(true) {
-            run.device = crate::settings::Device::Webgpu;
+            run.device = Device::Webgpu;
         }
         // Requests run side by side: threads in each are for those who ask for them.
         let one = std::num::NonZeroUsize::MIN;
@@ -104,6 +103,12 @@ impl Serve {
             .or(Some(one));
         super::check_device(&run)?;
         let limits = given.with_defaults().map_err(request)?;
+        if limits.graph.quantization && run.device != Device::Cpu {
+            let device = run.device;
+            return Err(request(format!(
+                "enable_quantization is for the cpu: on {device} weights stay as they are"
+            )));
+        }
         run.limit_gpu_memory(limits.gpu_memory_bytes)?;
         let mut sandbox = run.sandbox_settings()?;
         sandbox.limits.deadline = limits.request_timeout;
@@ -112,12 +117,13 @@ impl Serve {
         sandbox.graph = limits.graph;
         // For several models the whole code is made sooner than a part for each.
         sandbox.quick_start = self.files.len() == 1 && given.models.is_none();
+        let budget = run.budget();
         let loading = Loading {
             run,
             sandbox,
             max_model_bytes: limits.max_model_bytes,
             max_body_bytes: limits.max_body_bytes,
-            budget: Budget::default(),
+            budget,
             batching: limits.batching.clone(),
         };
         let folder = given.models.as_deref();
@@ -150,7 +156,17 @@ impl Serve {
         } else {
             "http"
         };
-        println!("listening on {scheme}://{}", listener.local_addr()?);
+        let mut said = format!("listening on {scheme}://{}\n", listener.local_addr()?);
+        if let Some(token) = server.control_token() {
+            said += "to load and unload models: Authorization: Bearer ";
+            said += token.as_str();
+            said.push('\n');
+        }
+        // At once, and whoever started it may not listen: it serves all the same.
+        drop(std::io::Write::write_all(
+            &mut std::io::stdout(),
+            said.as_bytes(),
+        ));
         let (reloading, serve) = (server.clone(), self.clone_for_reload());
         let reload = tokio::spawn(async move {
             while hang_up.recv().await.is_some() {

@@ -108,7 +108,9 @@ impl VerifyReceipt {
             Isolation::None => {
                 let mut options = settings.session_options(file)?;
                 graph.put_into(&mut options);
-                let session = Session::load(file.bytes().clone(), &options)
+                let session = file
+                    .decode()
+                    .and_then(|model| Session::from_model(&model, &options))
                     .map_err(|error| super::in_model(&self.model, error.into()))?;
                 let model = Model::new(source.name.clone(), session);
                 let handler = Handler::new(vec![model], request.body.len() as u64);

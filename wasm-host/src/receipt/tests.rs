@@ -31,7 +31,7 @@ fn native(model: &ModelSource, request: &Request<'_>) -> Response {
         numerics: Numerics::Reproducible,
         ..SessionOptions::default()
     };
-    let session = Session::load(model.model.bytes().clone(), &options).unwrap();
+    let session = Session::load(model.model.bytes().unwrap(), &options).unwrap();
     let model = Model::new(model.name.clone(), session);
     Handler::new(vec![model], 1 << 20).handle(request)
 }
@@ -53,6 +53,7 @@ fn settings(numerics: Numerics) -> RunIdentity {
         numerics,
         true,
         Level::best(),
+        "cpu",
         GraphSettings::default(),
     )
 }
@@ -64,7 +65,7 @@ fn issue(key: &SigningKey) -> String {
     assert_eq!(answer.status, 200, "{:?}", answer.body);
     let settings = settings(Numerics::Reproducible);
     Receipt::issue(
-        &ModelIdentity::of(&model),
+        &ModelIdentity::of(&model).unwrap(),
         &settings,
         &request(&body),
         &answer,
@@ -146,7 +147,7 @@ fn fast_numerics_are_not_confirmed() {
     let key = SigningKey::ephemeral().unwrap();
     let (model, body) = (source("digits"), body());
     let answer = native(&model, &request(&body));
-    let identity = ModelIdentity::of(&model);
+    let identity = ModelIdentity::of(&model).unwrap();
     let settings = settings(Numerics::Fast);
     let text = Receipt::issue(&identity, &settings, &request(&body), &answer, &key);
     let receipt = Receipt::read(&text, None).unwrap();

@@ -17,11 +17,14 @@ use lethe_server::{Problem, Response as Answer};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use super::access::Caller;
 use super::body::{self, Coding, Held, Room};
+use super::loaded::Loaded;
 use super::repository::Listed;
 use super::{Head, Server, figures};
+use crate::audit::Entry;
 
 /// Extensions of the Open Inference Protocol that this server has.
 pub(super) const EXTENSIONS: &[&str] = &[
@@ -102,6 +105,11 @@ fn find(path: &str) -> Result<Option<(Control<'_>, &'static str)>, Problem> {
             }
         }
     }))
+}
+
+/// Whether a path is that of a page or document that is the same for everybody.
+pub(super) fn is_page(path: &str) -> bool {
+    matches!(find(path), Ok(Some((Control::Page(..), _))))
 }
 
 /// The methods that a path about the server takes.
@@ -186,7 +194,8 @@ async fn answer(
     control: Control<'_>,
     body: Body,
 ) -> Result<Answer, Problem> {
-    let caller = server.access.caller(&head.headers, head.id(), "control")?;
+    let pattern = pattern(&control);
+    let caller = server.caller(&head.headers, head.id(), pattern, head.peer)?;
     let answer = match control {
         Control::Page(..) | Control::Health | Control::Live | Control::Ready => {
             unreachable!("answered without a key")
@@ -199,7 +208,7 @@ async fn answer(
             &server.sessions,
         )),
         Control::Metrics => {
-            caller.check_admin()?;
+            server.checked(&caller, caller.check_admin())?;
             let text = figures::prometheus(
                 &server.figures,
                 &server.repository,
@@ -239,39 +248,136 @@ async fn answer(
             json_answer(&listed.map(|listed| description::index(&listed)).collect())
         }
         Control::Load(name) => {
-            caller.check_admin()?;
+            server.checked(&caller, caller.check_control())?;
             let name = named(server, head, name, body).await?;
-            let loading = server.clone();
-            let loaded = blocking(move || loading.repository.load(&name)).await?;
-            json_answer(
-                &json!({ "model": loaded.info().name, "state": "READY", "sha256": loaded.sha256(), "load_us": loaded.load_us }),
-            )
+            let (loading, of_name) = (server.clone(), name.clone());
+            let loaded = blocking(move || loading.repository.load(&of_name)).await;
+            let written = Written::new(&caller, head, name);
+            written
+                .finish(server, loaded.map(|loaded| ready_now(&loaded)))
+                .await?
         }
         Control::Unload(name) => {
-            caller.check_admin()?;
+            server.checked(&caller, caller.check_control())?;
             let name = named(server, head, name, body).await?;
-            server.repository.unload(&name)?;
-            json_answer(&json!({ "model": name, "state": "UNAVAILABLE" }))
+            let (unloading, of_name) = (server.clone(), name.clone());
+            let unloaded = blocking(move || unloading.repository.unload(&of_name)).await;
+            let answer = json_answer(&json!({ "model": name, "state": "UNAVAILABLE" }));
+            let written = Written::new(&caller, head, name);
+            written.finish(server, unloaded.map(|()| answer)).await?
         }
         Control::Upload(name) => {
-            caller.check_admin()?;
+            server.checked(&caller, caller.check_control())?;
             if !server.settings.enable_upload {
                 let detail = "models are not taken over HTTP: see the setting enable_upload";
-                return Err(Problem::new(403, "LETHE-FORBIDDEN", detail));
+                let refused = Err(Problem::new(403, "LETHE-FORBIDDEN", detail));
+                return server.checked(&caller, refused);
             }
             let model = read(server, head, body, server.settings.max_model_bytes).await?;
+            let mut written = Written::new(&caller, head, name.clone().into_owned());
+            written.request_bytes = model.len() as u64;
             let (loading, name) = (server.clone(), name.into_owned());
-            let loaded = blocking(move || loading.repository.upload(&name, &model)).await?;
-            json_answer(
-                &json!({ "model": loaded.info().name, "state": "READY", "sha256": loaded.sha256(), "load_us": loaded.load_us }),
-            )
+            let loaded = blocking(move || loading.repository.upload(&name, &model)).await;
+            written
+                .finish(server, loaded.map(|loaded| ready_now(&loaded)))
+                .await?
         }
     };
     Ok(answer)
 }
 
+/// The answer to who had a model loaded.
+fn ready_now(loaded: &Loaded) -> Answer {
+    json_answer(&json!({
+        "model": loaded.info().name,
+        "state": "READY",
+        "sha256": loaded.sha256(),
+        "load_us": loaded.load_us,
+    }))
+}
+
+/// What is written down of a request that loads, unloads or uploads a model.
+pub(super) struct Written {
+    caller: Caller,
+    begun: Instant,
+    name: String,
+    pub(super) request_bytes: u64,
+}
+
+impl Written {
+    pub(super) fn of(caller: &Caller, begun: Instant, name: String) -> Self {
+        Self {
+            caller: caller.clone(),
+            begun,
+            name,
+            request_bytes: 0,
+        }
+    }
+
+    fn new(caller: &Caller, head: &Head, name: String) -> Self {
+        Self::of(caller, head.begun, name)
+    }
+
+    /// Writes down how it ended; the answer is sent only after this.
+    ///
+    /// # Errors
+    /// The problem, or 503 where it cannot be written down.
+    pub(super) async fn finish(
+        self,
+        server: &Server,
+        answer: Result<Answer, Problem>,
+    ) -> Result<Answer, Problem> {
+        let Self {
+            caller,
+            begun,
+            name,
+            request_bytes,
+        } = self;
+        let ended = match &answer {
+            Ok(answer) => (answer.status, None),
+            Err(problem) => (problem.status, Some(problem.code.to_string())),
+        };
+        let entry = Entry {
+            // What is no model's name is the client's text.
+            model: server.repository.has(&name).then_some(name),
+            request_bytes,
+            answer_bytes: answer.as_ref().map_or(0, |answer| answer.body.len() as u64),
+            status: ended.0,
+            code: ended.1,
+            duration_us: begun.elapsed().as_micros() as u64,
+            ..caller.entry()
+        };
+        server.write_down(entry).await?;
+        answer
+    }
+}
+
+/// The pattern of a request: what the audit trail shows of a path.
+fn pattern(control: &Control<'_>) -> &'static str {
+    match control {
+        Control::Page(..) => "GET /",
+        Control::Health => "GET /api/v1/health",
+        Control::Live => "GET /v2/health/live",
+        Control::Ready => "GET /v2/health/ready",
+        Control::Models => "GET /api/v1/models",
+        Control::Statistics => "GET /api/v1/stats",
+        Control::Metrics => "GET /metrics",
+        Control::ServerMetadata => "GET /v2",
+        Control::Model(..) => "GET /v2/models/{model}",
+        Control::ModelReady(..) => "GET /v2/models/{model}/ready",
+        Control::ModelConfig(_) => "GET /v2/models/{model}/config",
+        Control::ModelStatistics(_) => "GET /v2/models/{model}/stats",
+        Control::Index => "POST /v2/repository/index",
+        Control::Load(None) => "POST /api/v1/models/load",
+        Control::Load(Some(_)) => "POST /v2/repository/models/{model}/load",
+        Control::Unload(None) => "POST /api/v1/models/unload",
+        Control::Unload(Some(_)) => "POST /v2/repository/models/{model}/unload",
+        Control::Upload(_) => "PUT /api/v1/models/{model}",
+    }
+}
+
 /// Does what takes its time on a thread that may block.
-async fn blocking<T: Send + 'static>(
+pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Problem> + Send + 'static,
 ) -> Result<T, Problem> {
     let done = tokio::task::spawn_blocking(work).await;

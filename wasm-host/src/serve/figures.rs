@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 
 use self::latencies::Latencies;
 use super::access::Caller;
-use super::repository::Repository;
+use super::repository::{ModelChange, Repository};
 use super::session::Sessions;
 use crate::tenants::Admission;
 
@@ -109,12 +109,44 @@ impl Counts {
 /// Model and tenant.
 type Pair = (Box<str>, Box<str>);
 
+/// What happened beside the requests that ran.
+#[derive(Debug, Default)]
+struct Events {
+    loads: AtomicU64,
+    failed_loads: AtomicU64,
+    evictions: AtomicU64,
+    unloads: AtomicU64,
+    /// Requests that were turned away, by the code that they were given: these are ours, and few.
+    refusals: RwLock<BTreeMap<Box<str>, AtomicU64>>,
+}
+
+impl Events {
+    fn refusals(&self) -> Vec<(Box<str>, u64)> {
+        let refusals = self.refusals.read().unwrap_or_else(PoisonError::into_inner);
+        let count = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        let all = refusals.iter().map(|(code, n)| (code.clone(), count(n)));
+        all.collect()
+    }
+
+    /// Loads, loads that failed, evictions and unloads.
+    fn of_models(&self) -> [(&'static str, u64); 4] {
+        [
+            ("loaded", &self.loads),
+            ("failed", &self.failed_loads),
+            ("evicted", &self.evictions),
+            ("unloaded", &self.unloads),
+        ]
+        .map(|(name, count)| (name, count.load(Ordering::Relaxed)))
+    }
+}
+
 /// The figures of a server since it started.
 #[derive(Debug)]
 pub(super) struct Figures {
     started: Instant,
     total: Counts,
     pairs: RwLock<Pairs>,
+    events: Events,
 }
 
 /// Counts by model and tenant, found without a copy of either name.
@@ -149,7 +181,34 @@ impl Figures {
             started: Instant::now(),
             total: Counts::default(),
             pairs: RwLock::default(),
+            events: Events::default(),
         }
+    }
+
+    /// Counts what became of a model.
+    pub(super) fn count_model(&self, change: &ModelChange<'_>) {
+        let events = &self.events;
+        let count = match change {
+            ModelChange::Loaded(_) => &events.loads,
+            ModelChange::Failed(..) => &events.failed_loads,
+            ModelChange::Evicted(_) => &events.evictions,
+            ModelChange::Unloaded(_) => &events.unloads,
+        };
+        count.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts a request that was turned away.
+    pub(super) fn count_refusal(&self, code: &str) {
+        let refusals = &self.events.refusals;
+        let known = refusals.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = known.get(code) {
+            count.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
+        drop(known);
+        let mut all = refusals.write().unwrap_or_else(PoisonError::into_inner);
+        let count = all.entry(code.into()).or_default();
+        count.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(super) fn uptime(&self) -> Duration {
@@ -277,6 +336,13 @@ impl Figures {
                 "running": gate.running, "waiting": gate.waiting, "sessions": sessions.count(),
             });
             all["memory"] = json!({ "resident_bytes": resident, "peak_bytes": peak });
+            all["model_changes"] = self.events.of_models().into_iter().collect();
+            all["refusals"] = self
+                .events
+                .refusals()
+                .into_iter()
+                .map(|(code, count)| (String::from(code), Value::from(count)))
+                .collect();
         }
         all
     }
@@ -370,6 +436,28 @@ impl Collector for Exported {
                     .encode_family(&labels)?
                     .encode_counter::<NoLabelSet, _, f64>(&count, None)?;
             }
+        }
+        let mut changes = to.encode_descriptor(
+            "model_changes",
+            "Models that were loaded, could not be, were evicted or unloaded",
+            None,
+            MetricType::Counter,
+        )?;
+        for (change, count) in self.figures.events.of_models() {
+            changes
+                .encode_family(&[("change", change)])?
+                .encode_counter::<NoLabelSet, _, f64>(&count, None)?;
+        }
+        let mut refusals = to.encode_descriptor(
+            "refusals",
+            "Requests that were turned away",
+            None,
+            MetricType::Counter,
+        )?;
+        for (code, count) in self.figures.events.refusals() {
+            refusals
+                .encode_family(&[("code", &*code)])?
+                .encode_counter::<NoLabelSet, _, f64>(&count, None)?;
         }
         let bytes: [(&str, &str, fn(&Counts) -> &AtomicU64); 3] = [
             ("request_bytes", "Bytes of bodies of requests", |c| {

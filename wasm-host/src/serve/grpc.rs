@@ -24,7 +24,8 @@ use self::service::g_r_p_c_inference_service_server::{
 };
 use super::Server;
 use super::access::Caller;
-use super::control::{self, EXTENSIONS};
+use super::control::{self, EXTENSIONS, Written};
+use super::listener::Place;
 
 mod service {
     #![allow(
@@ -40,6 +41,9 @@ mod service {
     ));
 }
 
+/// Longest text of a status.
+const STATUS_BYTES: usize = 1 << 10;
+
 /// Requests of one stream that run at the same time.
 const STREAM_WIDTH: usize = 8;
 
@@ -49,18 +53,13 @@ pub(super) async fn respond(server: Arc<Server>, mut request: HttpRequest) -> Ht
     let method = request.uri().path().rsplit('/').next().unwrap_or_default();
     let is_open = matches!(method, "ServerLive" | "ServerReady");
     let is_stream = method == "ModelStreamInfer";
-    let id = server.request_id(request.headers());
-    let id = id.to_str().unwrap_or_default();
-    match server
-        .access
-        .caller(request.headers(), id, "gRPC ModelInfer")
-    {
-        Ok(caller) => drop(request.extensions_mut().insert(caller)),
-        Err(_) if is_open => {}
-        Err(problem) => {
-            return status(problem)
-                .into_http::<tonic::body::Body>()
-                .map(axum::body::Body::new);
+    if !is_open {
+        let id = server.request_id(request.headers());
+        let id = id.to_str().unwrap_or_default();
+        let peer = request.extensions().get::<Place>().and_then(|p| p.peer);
+        match server.caller(request.headers(), id, pattern(method), peer) {
+            Ok(caller) => drop(request.extensions_mut().insert(caller)),
+            Err(problem) => return refuse(problem),
         }
     }
     let limit = usize::try_from(server.settings.max_body_bytes).unwrap_or(usize::MAX);
@@ -81,13 +80,33 @@ pub(super) async fn respond(server: Arc<Server>, mut request: HttpRequest) -> Ht
     }
 }
 
+/// The pattern of a method: what the audit trail shows of it.
+fn pattern(method: &str) -> &'static str {
+    match method {
+        "ModelInfer" | "ModelStreamInfer" => "gRPC ModelInfer",
+        "ModelReady" => "gRPC ModelReady",
+        "ModelMetadata" => "gRPC ModelMetadata",
+        "ModelConfig" => "gRPC ModelConfig",
+        "RepositoryIndex" => "gRPC RepositoryIndex",
+        "RepositoryModelLoad" => "gRPC RepositoryModelLoad",
+        "RepositoryModelUnload" => "gRPC RepositoryModelUnload",
+        _ => "gRPC",
+    }
+}
+
+/// A request that goes no further.
+pub(super) fn refuse(problem: Problem) -> HttpResponse {
+    let response = status(problem).into_http::<tonic::body::Body>();
+    response.map(axum::body::Body::new)
+}
+
 /// A problem as gRPC says it.
 fn status(problem: Problem) -> Status {
     use tonic::Code;
     let code = match problem.status {
         400 | 415 | 422 => Code::InvalidArgument,
         401 => Code::Unauthenticated,
-        403 => Code::PermissionDenied,
+        403 | 421 => Code::PermissionDenied,
         404 => Code::NotFound,
         409 => Code::FailedPrecondition,
         413 | 429 => Code::ResourceExhausted,
@@ -96,7 +115,13 @@ fn status(problem: Problem) -> Status {
         504 => Code::DeadlineExceeded,
         _ => Code::Internal,
     };
-    Status::new(code, problem.to_string())
+    // It travels in a header, of which clients take a few kilobytes.
+    let mut text = problem.to_string();
+    if text.len() > STATUS_BYTES {
+        text.truncate(text.floor_char_boundary(STATUS_BYTES));
+        text += &format!("… ({})", problem.code);
+    }
+    Status::new(code, text)
 }
 
 /// The service; a clone for each request.
@@ -174,6 +199,27 @@ impl Inference {
             raw_output_contents,
             ..ModelInferResponse::default()
         })
+    }
+}
+
+impl Inference {
+    /// Does to a model what is for who may control the server, and writes it down.
+    async fn control(
+        &self,
+        request: Request<RepositoryModelRequest>,
+        act: impl FnOnce(&Server, &str) -> Result<(), Problem> + Send + 'static,
+    ) -> Result<Response<RepositoryModelResponse>, Status> {
+        let caller = caller(&request)?;
+        let server = &self.0;
+        let checked = server.checked(&caller, caller.check_control());
+        checked.map_err(status)?;
+        let name = request.into_inner().model_name;
+        let written = Written::of(&caller, Instant::now(), name.clone());
+        let acting = server.clone();
+        let done = control::blocking(move || act(&acting, &name)).await;
+        let answer = done.map(|()| lethe_server::Response::json(""));
+        written.finish(server, answer).await.map_err(status)?;
+        Ok(Response::new(RepositoryModelResponse {}))
     }
 }
 
@@ -366,23 +412,17 @@ impl GRPCInferenceService for Inference {
         &self,
         request: Request<RepositoryModelRequest>,
     ) -> Result<Response<RepositoryModelResponse>, Status> {
-        caller(&request)?.check_admin().map_err(status)?;
-        let (server, name) = (self.0.clone(), request.into_inner().model_name);
-        let loaded = tokio::task::spawn_blocking(move || server.repository.load(&name).map(drop));
-        let loaded = loaded
-            .await
-            .map_err(|_| Status::internal("it could not be loaded"))?;
-        loaded.map_err(status)?;
-        Ok(Response::new(RepositoryModelResponse {}))
+        self.control(request, |server, name| {
+            server.repository.load(name).map(drop)
+        })
+        .await
     }
 
     async fn repository_model_unload(
         &self,
         request: Request<RepositoryModelRequest>,
     ) -> Result<Response<RepositoryModelResponse>, Status> {
-        caller(&request)?.check_admin().map_err(status)?;
-        let name = request.into_inner().model_name;
-        self.0.repository.unload(&name).map_err(status)?;
-        Ok(Response::new(RepositoryModelResponse {}))
+        self.control(request, |server, name| server.repository.unload(name))
+            .await
     }
 }

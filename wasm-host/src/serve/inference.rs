@@ -14,7 +14,7 @@ use lethe_server::handler::{
     INFER, JSON_BYTES, Route, batch, check_body, check_version, json_bytes, query_value, route,
 };
 use lethe_server::message::{Call, HttpCall};
-use lethe_server::{Problem, Response as Answer};
+use lethe_server::{Problem, Request, Response as Answer};
 use serde::Deserialize;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -22,9 +22,11 @@ use zeroize::Zeroizing;
 
 use super::access::Caller;
 use super::body::{self, Coding};
-use super::ending::Ending;
+use super::ending::{End, Ending};
 use super::loaded::Loaded;
+use super::records::Refused;
 use super::{Head, Server, refused};
+use crate::signing::SigningKey;
 use lethe_sandbox::{CallControl, CallReport, outputs_in, response_in, wiped_bytes};
 
 /// The header that asks for a receipt, and that of the answer which has it.
@@ -80,9 +82,7 @@ pub(super) async fn respond(
     body: Body,
 ) -> Result<Answered, Problem> {
     let route = route(head.method.as_str(), head.path())?;
-    let caller = server
-        .access
-        .caller(&head.headers, head.id(), pattern(&route))?;
+    let caller = server.caller(&head.headers, head.id(), pattern(&route), head.peer)?;
     let deadline = head.begun + server.settings.request_timeout;
     let limit = server.settings.request_timeout;
     let answer = async {
@@ -151,12 +151,6 @@ fn model_name<'a>(
     route: &Route<'a>,
     ask: &'a Ask,
 ) -> Result<Option<Cow<'a, str>>, Problem> {
-    /// The one field of a request that the host looks at.
-    #[derive(Deserialize)]
-    struct Named<'a> {
-        #[serde(borrow)]
-        model: Cow<'a, str>,
-    }
     if let Route::ModelInfer { name, version } = route {
         check_version(name, version.as_deref())?;
         return Ok(Some(name.clone()));
@@ -167,13 +161,39 @@ fn model_name<'a>(
     if server.repository.only().is_some() {
         return Ok(None);
     }
-    let body = &ask.http.body[..];
-    let json = match ask.http.json_bytes {
-        Some(len) => body.get(..len as usize).unwrap_or_default(),
+    Ok(model_in(&ask.http))
+}
+
+/// The model that a request's JSON names.
+pub(super) fn model_in(http: &HttpCall) -> Option<Cow<'_, str>> {
+    /// The one field of a request that the host looks at.
+    #[derive(Deserialize)]
+    struct Named<'a> {
+        #[serde(borrow)]
+        model: Cow<'a, str>,
+    }
+    let body = &http.body[..];
+    let json = match http.json_bytes {
+        Some(len) => body.get(..usize::try_from(len).ok()?)?,
         None => body,
     };
     let named = serde_json::from_slice::<Named<'_>>(json).ok();
-    Ok(named.map(|named| named.model))
+    named.map(|named| named.model)
+}
+
+/// An answer with its receipt, or a problem where there can be none.
+fn signed(model: &Loaded, request: &Request<'_>, answer: Answer, key: &SigningKey) -> Answered {
+    match model.receipt(request, &answer, key) {
+        Some(receipt) => Answered {
+            answer,
+            receipt: Some(receipt),
+        },
+        None => {
+            let detail = "the model's file was changed while it was loaded, so no receipt can name \
+                          it: load the model again";
+            Answer::from(Problem::new(409, "LETHE-RECEIPT", detail)).into()
+        }
+    }
 }
 
 pub(super) fn not_carried_out() -> Problem {
@@ -204,8 +224,24 @@ impl Server {
     }
 
     /// The model of this name, loaded if need be, if this tenant may use it. To others it is as
-    /// unknown as one that is not there.
+    /// unknown as one that is not there. Who gets none is written down.
     pub(super) async fn model(
+        self: &Arc<Self>,
+        caller: &Caller,
+        name: Option<&str>,
+    ) -> Result<Arc<Loaded>, Problem> {
+        let found = self.find_model(caller, name).await;
+        found.inspect_err(|problem| {
+            let named = name.filter(|name| self.repository.has(name));
+            let refused = Refused {
+                model: named.map(str::to_owned),
+                ..Refused::from(caller)
+            };
+            self.records.refuse(&refused, problem);
+        })
+    }
+
+    async fn find_model(
         self: &Arc<Self>,
         caller: &Caller,
         name: Option<&str>,
@@ -252,7 +288,6 @@ impl Server {
     ) -> Result<Answered, Problem> {
         let request_bytes = ask.http.body.len() as u64;
         let model = self.model(caller, name).await?;
-        let ending = Ending::begin(self, caller, &model, request_bytes, deadline);
         let signing = ask.wants_receipt.then(|| self.signing.clone());
         let signing = match signing {
             Some(None) => {
@@ -261,6 +296,8 @@ impl Server {
             }
             signing => signing.flatten(),
         };
+        let asked = name.is_none().then(|| ask.http.clone());
+        let ending = Ending::begin(self, caller, &model, request_bytes, deadline, asked);
         let ran = match signing {
             None if model.takes_together(request_bytes) => {
                 let call = Call::Http(ask.http);
@@ -271,21 +308,27 @@ impl Server {
                 self.run(caller, &model, deadline, move |model, control| {
                     let request = ask.http.request();
                     let (answer, report) = model.answer(&request, control);
-                    let receipt = signing.map(|key| model.receipt(&request, &answer, &key));
-                    (Answered { answer, receipt }, report)
+                    let answered = match signing {
+                        None => answer.into(),
+                        Some(key) => signed(model, &request, answer, &key),
+                    };
+                    (answered, report)
                 })
                 .await
             }
         };
-        let (answered, report) = match ran {
-            Ok((answered, report)) => (Ok(answered), report),
-            Err(problem) => (Err(problem), CallReport::default()),
+        let (answered, end) = match ran {
+            Ok((answered, report)) => {
+                let Answered { answer, .. } = &answered;
+                let end = End::answered(answer.status, answer.body.len() as u64, report);
+                (Ok(answered), end)
+            }
+            Err(problem) => {
+                let end = End::of(&problem, CallReport::default());
+                (Err(problem), end)
+            }
         };
-        let (status, answer_bytes) = match &answered {
-            Ok(Answered { answer, .. }) => (answer.status, answer.body.len() as u64),
-            Err(problem) => (problem.status, problem.to_json().len() as u64),
-        };
-        ending.finish(status, answer_bytes, report).await?;
+        ending.finish(end).await?;
         answered
     }
 
@@ -299,7 +342,7 @@ impl Server {
         deadline: Instant,
     ) -> Result<Vec<(String, Value)>, Problem> {
         let model = self.model(caller, Some(name)).await?;
-        let ending = Ending::begin(self, caller, &model, request_bytes, deadline);
+        let ending = Ending::begin(self, caller, &model, request_bytes, deadline, None);
         let ran = if model.takes_together(request_bytes) {
             let call = Call::Infer(inputs);
             let ran = self.run_together(caller, &model, deadline, call).await;
@@ -314,11 +357,14 @@ impl Server {
             Ok(ran) => ran,
             Err(problem) => (Err(problem), CallReport::default()),
         };
-        let (status, answer_bytes) = match &outputs {
-            Ok(outputs) => (200, outputs.iter().map(|(_, value)| bytes_of(value)).sum()),
-            Err(problem) => (problem.status, 0),
+        let end = match &outputs {
+            Ok(outputs) => {
+                let answer_bytes = outputs.iter().map(|(_, value)| bytes_of(value)).sum();
+                End::answered(200, answer_bytes, report)
+            }
+            Err(problem) => End::of(problem, report),
         };
-        ending.finish(status, answer_bytes, report).await?;
+        ending.finish(end).await?;
         outputs
     }
 
@@ -357,8 +403,9 @@ pub(super) fn control(
 ) -> CallControl {
     let limits = caller.limits();
     let longest = Duration::from_millis(limits.compute_ms).saturating_mul(runs);
+    let end = Instant::now().checked_add(longest);
     CallControl {
-        deadline: Some(deadline.min(Instant::now() + longest).into_std()),
+        deadline: Some(end.map_or(deadline, |end| deadline.min(end)).into_std()),
         memory_bytes: Some(usize::try_from(limits.memory_bytes).unwrap_or(usize::MAX)),
         stop: stop.0.clone(),
     }

@@ -3,8 +3,10 @@
 
 use std::future::Future;
 use std::io;
+use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::Router;
@@ -45,13 +47,16 @@ pub(super) struct Limits {
 pub(super) struct Place {
     /// What the connection receives.
     pub(super) inflow: Arc<Inflow>,
+    /// Where it comes from; a Unix socket has no address.
+    pub(super) peer: Option<IpAddr>,
     _permit: Arc<OwnedSemaphorePermit>,
 }
 
-impl From<OwnedSemaphorePermit> for Place {
-    fn from(permit: OwnedSemaphorePermit) -> Self {
+impl Place {
+    fn new(permit: OwnedSemaphorePermit, peer: Option<IpAddr>) -> Self {
         Self {
             inflow: Arc::default(),
+            peer,
             _permit: Arc::new(permit),
         }
     }
@@ -81,8 +86,8 @@ impl Listeners {
         loop {
             tokio::select! {
                 accepted = self.tcp.accept() => {
-                    let stream = match accepted {
-                        Ok((stream, _)) => stream,
+                    let (stream, peer) = match accepted {
+                        Ok((stream, peer)) => (stream, peer.ip()),
                         Err(error) if is_of_one_connection(&error) => continue,
                         Err(error) => {
                             // Such as too many open files: others will close some.
@@ -96,7 +101,7 @@ impl Listeners {
                         continue;
                     };
                     let (router, watcher, tls) = (router.clone(), open.watcher(), self.tls.clone());
-                    let place = Place::from(place);
+                    let place = Place::new(place, Some(peer));
                     tokio::spawn(async move {
                         // A client that breaks off has nobody to tell.
                         drop(one(stream, tls, router, limits, watcher, place).await);
@@ -106,7 +111,7 @@ impl Listeners {
                     let Ok(stream) = accepted else { continue };
                     let Ok(place) = places.clone().try_acquire_owned() else { continue };
                     let (router, watcher) = (router.clone(), open.watcher());
-                    let place = Place::from(place);
+                    let place = Place::new(place, None);
                     tokio::spawn(async move {
                         drop(speak(stream, None, router, limits, watcher, place).await);
                     });
@@ -244,8 +249,11 @@ async fn speak(
         Some(false) => builder(limits).http1_only(),
         None => builder(limits),
     };
-    let stream = TokioIo::new(Wiping::new(stream, place.inflow.clone(), limits.head));
+    let (inflow, understood) = (place.inflow.clone(), Arc::new(AtomicBool::new(false)));
+    let stream = Wiping::new(stream, inflow, limits.head, understood.clone());
+    let stream = TokioIo::new(stream);
     let service = router.map_request(move |mut request: Request<_>| {
+        understood.store(true, Ordering::Relaxed);
         request.extensions_mut().insert(place.clone());
         request
     });

@@ -1,8 +1,9 @@
 //! A loaded model: where its requests are answered.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Instant, SystemTime};
 
 use bytes::Bytes;
@@ -10,13 +11,15 @@ use lethe_engine::{Budget, Session, Value};
 use lethe_server::message::{Answer, Call};
 use lethe_server::{Handler, Model, ModelInfo, Problem, Request, Response};
 
+use super::in_process::in_process;
 use super::together::{Rooms, SMALL_BYTES};
 use crate::receipt::{ModelIdentity, Receipt, RunIdentity};
 use crate::settings::{Isolation, RunSettings};
 use crate::signing::SigningKey;
 use lethe_sandbox::model_file::ModelFile;
 use lethe_sandbox::{
-    CallControl, CallReport, KeptCell, ModelSource, Sandbox, SandboxSettings, outputs_in,
+    CallControl, CallReport, GraphSettings, KeptCell, ModelSource, Sandbox, SandboxSettings,
+    outputs_in,
 };
 
 /// How models of a server are loaded.
@@ -70,7 +73,8 @@ pub struct Loaded {
     place: Place,
     file_bytes: u64,
     run: RunIdentity,
-    identity: Arc<OnceLock<ModelIdentity>>,
+    /// `None` inside where a file was changed before it was hashed.
+    identity: Arc<OnceLock<Option<ModelIdentity>>>,
     /// When it was loaded.
     pub since: SystemTime,
     /// How long that took, in microseconds.
@@ -79,6 +83,8 @@ pub struct Loaded {
     pub(super) most_together: usize,
     /// Those that wait for company.
     pub(super) rooms: Rooms,
+    /// What the log was told of its requests.
+    said: Mutex<BTreeSet<String>>,
     /// The turn of its last use, which says who has rested longest.
     pub(super) last_used: AtomicU64,
 }
@@ -97,7 +103,16 @@ impl Loaded {
         // Beside the first requests: SHA-256 of a large model takes longer than all the rest. The
         // file is let go afterwards.
         std::thread::spawn(move || {
-            identified.get_or_init(|| ModelIdentity::of(&source));
+            identified.get_or_init(|| {
+                ModelIdentity::of(&source)
+                    .inspect_err(|error| {
+                        tracing::warn!(
+                            model = source.name,
+                            "no hash of its file, and no receipts till it is loaded again: {error}"
+                        );
+                    })
+                    .ok()
+            });
         });
         Ok(loaded)
     }
@@ -111,7 +126,9 @@ impl Loaded {
         loading.sandbox.cache = None;
         let file = ModelFile::of_bytes(model);
         let (loaded, source) = Self::of_file(name, &file, &loading, Instant::now())?;
-        loaded.identity.get_or_init(|| ModelIdentity::of(&source));
+        loaded
+            .identity
+            .get_or_init(|| ModelIdentity::of(&source).ok());
         Ok(loaded)
     }
 
@@ -123,7 +140,7 @@ impl Loaded {
         begun: Instant,
     ) -> Result<(Self, ModelSource), Problem> {
         let refused = |error: &dyn std::fmt::Display, code: &str| refused(name, error, code);
-        let bytes = file.bytes().len() as u64;
+        let bytes = file.content().len();
         if bytes > loading.max_model_bytes {
             let error = format!(
                 "{bytes} bytes: the limit is {} bytes",
@@ -141,8 +158,16 @@ impl Loaded {
                 let mut options = options.map_err(|error| refused(&error, "LETHE-SETTINGS"))?;
                 loading.sandbox.graph.put_into(&mut options);
                 options.budget = loading.budget.clone();
-                let session = Session::load(file.bytes().clone(), &options)
-                    .map_err(|error| refused(&error, error.code()))?;
+                let control = CallControl {
+                    deadline: begun.checked_add(loading.sandbox.load_deadline),
+                    ..CallControl::default()
+                };
+                let load = || {
+                    let model = file.decode()?;
+                    Ok(Session::from_model(&model, &options)?)
+                };
+                let (session, _) = in_process(&control, load);
+                let session = session.map_err(|problem| refused(&problem.detail, &problem.code))?;
                 let model = Model::new(name, session);
                 Place::Native(Handler::new(vec![model], loading.max_body_bytes))
             }
@@ -156,21 +181,32 @@ impl Loaded {
                 Place::Sandbox(Box::new(sandbox))
             }
         };
+        let info = match &place {
+            Place::Native(handler) => handler.models()[0].info(),
+            Place::Sandbox(sandbox) => sandbox.info(),
+        };
+        let done = GraphSettings {
+            quantization: info.quantized,
+            ..loading.sandbox.graph
+        };
+        let device = loading.run.device_name();
         let loaded = Self {
-            place,
-            file_bytes: bytes,
             run: RunIdentity::new(
                 isolation,
                 loading.run.numerics.0,
                 loading.sandbox.native_kernels,
                 loading.run.level(),
-                loading.sandbox.graph,
+                &device.map_err(|error| refused(&error, "LETHE-SETTINGS"))?,
+                done,
             ),
+            place,
+            file_bytes: bytes,
             identity: Arc::default(),
             since: SystemTime::now(),
             load_us: begun.elapsed().as_micros() as u64,
             most_together: most_together as usize,
             rooms: Rooms::default(),
+            said: Mutex::default(),
             last_used: AtomicU64::new(0),
         };
         Ok((loaded, source))
@@ -205,19 +241,26 @@ impl Loaded {
         }
     }
 
-    /// The hashes of its files; waits for them where it was loaded only now.
-    pub fn identity(&self) -> &ModelIdentity {
-        self.identity.wait()
+    /// The hashes of its files; waits for them where it was loaded only now. `None` where a file was
+    /// changed before it was hashed.
+    pub fn identity(&self) -> Option<&ModelIdentity> {
+        self.identity.wait().as_ref()
     }
 
     /// The hash of its file, as [`Loaded::identity`] has it.
-    pub fn sha256(&self) -> &str {
-        &self.identity().sha256
+    pub fn sha256(&self) -> Option<&str> {
+        Some(&self.identity()?.sha256)
     }
 
-    /// A signed statement that `request` got `answer`.
-    pub fn receipt(&self, request: &Request<'_>, answer: &Response, key: &SigningKey) -> String {
-        Receipt::issue(self.identity(), &self.run, request, answer, key)
+    /// A signed statement that `request` got `answer`, where there is an identity to put into it.
+    pub fn receipt(
+        &self,
+        request: &Request<'_>,
+        answer: &Response,
+        key: &SigningKey,
+    ) -> Option<String> {
+        let identity = self.identity()?;
+        Some(Receipt::issue(identity, &self.run, request, answer, key))
     }
 
     pub(super) fn used(&self) {
@@ -231,8 +274,27 @@ impl Loaded {
         self.most_together > 1 && request_bytes <= SMALL_BYTES
     }
 
-    /// Gets ready for the next request.
+    /// Writes to the log what is worth a warning of the requests so far, each once for the model.
+    fn warn(&self) {
+        let notes = match &self.place {
+            Place::Native(handler) => handler.notes(),
+            Place::Sandbox(sandbox) => sandbox.notes(),
+        };
+        if notes.is_empty() {
+            return;
+        }
+        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        for note in notes {
+            if !said.contains(&note) {
+                tracing::warn!(model = %self.info().name, "{note}");
+                said.insert(note);
+            }
+        }
+    }
+
+    /// Ends a request, and gets ready for the next one.
     pub fn open_ahead(&self) {
+        self.warn();
         if let Place::Sandbox(sandbox) = &self.place {
             sandbox.open_ahead();
         }
@@ -250,9 +312,8 @@ impl Loaded {
     pub fn answer(&self, request: &Request<'_>, control: &CallControl) -> (Response, CallReport) {
         match &self.place {
             Place::Native(handler) => {
-                let begun = Instant::now();
-                let response = handler.handle_until(request, Some(&control.stop));
-                (response, report_since(begun))
+                let (response, report) = in_process(control, || Ok(handler.handle(request)));
+                (response.unwrap_or_else(Response::from), report)
             }
             Place::Sandbox(sandbox) => sandbox.handle_controlled(request, control),
         }
@@ -302,11 +363,7 @@ impl Loaded {
         control: &CallControl,
     ) -> (Result<Answer, Problem>, CallReport) {
         match &self.place {
-            Place::Native(handler) => {
-                let begun = Instant::now();
-                let answer = handler.answer_call(call, Some(&control.stop));
-                (answer, report_since(begun))
-            }
+            Place::Native(handler) => in_process(control, || handler.answer_call(call)),
             Place::Sandbox(sandbox) => sandbox.answer_call(call, control),
         }
     }
@@ -329,12 +386,5 @@ fn refused(name: &str, error: &dyn std::fmt::Display, code: &str) -> Problem {
         code: code.to_owned().into(),
         detail: format!("model {name:?}: {error}"),
         retry_after_s: None,
-    }
-}
-
-fn report_since(begun: Instant) -> CallReport {
-    CallReport {
-        elapsed: begun.elapsed(),
-        ..CallReport::default()
     }
 }

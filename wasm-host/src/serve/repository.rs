@@ -48,6 +48,22 @@ impl Entry {
     }
 }
 
+/// What became of a model.
+#[derive(Debug)]
+pub enum ModelChange<'a> {
+    /// It answers from now on.
+    Loaded(&'a Loaded),
+    /// It could not be loaded.
+    Failed(&'a str, &'a Problem),
+    /// It was let go to make room for another.
+    Evicted(&'a str),
+    /// Somebody unloaded it.
+    Unloaded(&'a str),
+}
+
+/// Who is told what becomes of models.
+type Told = Box<dyn Fn(&ModelChange<'_>) + Send + Sync>;
+
 /// What the list of models says of one.
 #[derive(Debug, Clone)]
 pub struct Listed {
@@ -63,13 +79,22 @@ pub struct Listed {
 }
 
 /// The models of a server.
-#[derive(Debug)]
 pub struct Repository {
     loading: Loading,
     folder: Option<PathBuf>,
     /// Models that may be loaded at the same time.
     capacity: usize,
     entries: RwLock<BTreeMap<String, Arc<Entry>>>,
+    told: Option<Told>,
+}
+
+impl std::fmt::Debug for Repository {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Repository")
+            .field("folder", &self.folder)
+            .field("entries", &self.entries)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Repository {
@@ -109,12 +134,30 @@ impl Repository {
             folder: folder.map(Path::to_path_buf),
             capacity,
             entries: RwLock::new(entries),
+            told: None,
         })
+    }
+
+    /// From now on `told` is told what becomes of models. It may block.
+    pub fn tell(&mut self, told: impl Fn(&ModelChange<'_>) + Send + Sync + 'static) {
+        self.told = Some(Box::new(told));
+    }
+
+    fn changed(&self, change: &ModelChange<'_>) {
+        if let Some(told) = &self.told {
+            told(change);
+        }
     }
 
     fn entry(&self, name: &str) -> Option<Arc<Entry>> {
         let entries = self.entries.read().unwrap_or_else(PoisonError::into_inner);
         entries.get(name).cloned()
+    }
+
+    /// Whether there is a model of this name.
+    pub fn has(&self, name: &str) -> bool {
+        let entries = self.entries.read().unwrap_or_else(PoisonError::into_inner);
+        entries.contains_key(name)
     }
 
     /// The names of all models.
@@ -222,10 +265,14 @@ impl Repository {
                 let loaded = Arc::new(loaded);
                 loaded.used();
                 entry.set(State::Ready(loaded.clone()));
-                self.trim(name);
+                self.changed(&ModelChange::Loaded(&loaded));
+                for name in self.trim(name) {
+                    self.changed(&ModelChange::Evicted(&name));
+                }
                 Ok(loaded)
             }
             Err(problem) => {
+                self.changed(&ModelChange::Failed(name, &problem));
                 // The old version, if there is one, goes on.
                 if !matches!(entry.state(), State::Ready(_)) {
                     entry.set(State::Failed(problem.clone()));
@@ -235,30 +282,34 @@ impl Repository {
         }
     }
 
-    /// Unloads the models that rested longest until no more are loaded than may be.
-    fn trim(&self, keep: &str) {
+    /// Unloads the models that rested longest until no more are loaded than may be, and names them.
+    fn trim(&self, keep: &str) -> Vec<String> {
         let entries = self.entries.read().unwrap_or_else(PoisonError::into_inner);
-        let mut loaded: Vec<(u64, &Arc<Entry>, Arc<Loaded>)> = Vec::new();
+        let mut loaded: Vec<(u64, &String, &Arc<Entry>, Arc<Loaded>)> = Vec::new();
         let mut count = 0;
         for (name, entry) in entries.iter() {
             if let State::Ready(model) = entry.state() {
                 count += 1;
                 if name != keep {
-                    loaded.push((model.last_used.load(Ordering::Relaxed), entry, model));
+                    let last_used = model.last_used.load(Ordering::Relaxed);
+                    loaded.push((last_used, name, entry, model));
                 }
             }
         }
         loaded.sort_by_key(|(turn, ..)| *turn);
-        for (_, entry, model) in loaded {
+        let mut gone = Vec::new();
+        for (_, name, entry, model) in loaded {
             if count <= self.capacity {
-                return;
+                break;
             }
             // Held by the entry and here; by a request too, if there are more.
             if Arc::strong_count(&model) == 2 {
                 entry.set(State::Available);
                 count -= 1;
+                gone.push(name.clone());
             }
         }
+        gone
     }
 
     /// Unloads a model; requests that have begun keep it until they end.
@@ -269,6 +320,7 @@ impl Repository {
         let entry = self.entry(name).ok_or_else(|| self.unknown(name))?;
         let _one = entry.loading.lock().unwrap_or_else(PoisonError::into_inner);
         entry.set(State::Unloaded);
+        self.changed(&ModelChange::Unloaded(name));
         Ok(())
     }
 

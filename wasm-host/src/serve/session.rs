@@ -23,7 +23,7 @@ use tokio::sync::OwnedMutexGuard;
 use tokio::time::Instant;
 
 use super::access::Caller;
-use super::ending::{self, Ending};
+use super::ending::{self, End, Ending};
 use super::inference::{Ask, not_carried_out};
 use super::loaded::Loaded;
 use super::{Server, refused};
@@ -135,7 +135,8 @@ impl Session {
             return Err(refused(Refusal::Draining));
         }
         let most_of_tenant = caller.limits().sessions;
-        let place = server.sessions.enter(&caller.tenant, most_of_tenant)?;
+        let place = server.sessions.enter(&caller.tenant, most_of_tenant);
+        let place = server.checked(&caller, place)?;
         let model = server.model(&caller, Some(model)).await?;
         let keeping = model.clone();
         let cell = tokio::task::spawn_blocking(move || keeping.keep()).await;
@@ -184,7 +185,8 @@ impl Session {
             model,
             ..
         } = self;
-        let ending = Ending::begin(server, caller, model, ask.http.body.len() as u64, deadline);
+        let (len, asked) = (ask.http.body.len() as u64, Some(ask.http.clone()));
+        let ending = Ending::begin(server, caller, model, len, deadline, asked);
         let mut turn = turn.await;
         let ran = server.run(caller, model, deadline, move |_, control| {
             let Some(Kept { cell, place }) = turn.take() else {
@@ -201,11 +203,11 @@ impl Session {
             Ok(ran) => ran,
             Err(problem) => (Err(problem), CallReport::default()),
         };
-        let (status, answer_bytes) = match &answer {
-            Ok(answer) => (answer.status, answer.body.len() as u64),
-            Err(problem) => (problem.status, problem.to_json().len() as u64),
+        let end = match &answer {
+            Ok(answer) => End::answered(answer.status, answer.body.len() as u64, report),
+            Err(problem) => End::of(problem, report),
         };
-        ending.finish(status, answer_bytes, report).await?;
+        ending.finish(end).await?;
         answer
     }
 

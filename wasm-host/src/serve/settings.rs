@@ -9,9 +9,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::Deserialize;
+use sha2::{Digest, Sha256};
 
 use super::loaded::Batching;
-use lethe_sandbox::GraphSettings;
+use lethe_sandbox::{GraphSettings, hex};
 
 /// A setting of a type, or a switch.
 macro_rules! settings {
@@ -36,6 +37,10 @@ macro_rules! settings {
             /// What each tenant may use; in the file only.
             #[arg(skip)]
             pub tenants: Option<toml::Table>,
+            /// SHA-256 of the file that was read.
+            #[arg(skip)]
+            #[serde(skip)]
+            pub file_sha256: Option<String>,
         }
 
         impl Given {
@@ -46,6 +51,7 @@ macro_rules! settings {
                     $($name: self.$name.or(below.$name),)*
                     $($switch: self.$switch.or(below.$switch),)*
                     tenants: self.tenants.or(below.tenants),
+                    file_sha256: self.file_sha256.or(below.file_sha256),
                 }
             }
         }
@@ -66,6 +72,8 @@ settings! {
         "LETHE_MODELS" models: PathBuf, "DIR", "none", "Folder whose .onnx files, and folders with a model.onnx, are served";
         "LETHE_MAX_CONNECTIONS" max_connections: usize, "N", "1000", "Connections at the same time; more are answered 503";
         "LETHE_MAX_RUNNING" max_running: usize, "N", "twice the cores", "Requests that run at the same time; more wait";
+        "LETHE_MAX_WAITING" max_waiting: usize, "N", "1024", "Requests that wait for their turn at the same time; more are told to come again (429)";
+        "LETHE_MAX_WAITING_PER_TENANT" max_waiting_per_tenant: usize, "N", "256", "Of these, a tenant's own; a client with more connections than this and max_running needs more";
         "LETHE_BATCHED_MODELS" batched_models: String, "NAMES", "none", "Models whose inputs and outputs begin with an axis of independent rows, separated by commas, * for all: small requests of one tenant that wait for such a model at the same time are answered by one run";
         "LETHE_MAX_BATCH" max_batch: u32, "N", "16", "Requests that are answered by one run, at most";
         "LETHE_BATCH_WINDOW_MS" batch_window_ms: u64, "MS", "0", "Longest time that such a request waits for others before it queues for its turn";
@@ -81,7 +89,8 @@ settings! {
         "LETHE_MODEL_CACHE_SIZE" model_cache_size: usize, "N", "5", "Models loaded at the same time; the one that was not used longest goes first, never one in use";
         "LETHE_CPU_THREADS" cpu_threads: usize, "N", "1", "Threads that share the work of one request";
         "LETHE_GPU_MEMORY_MB" gpu_memory_mb: u64, "MIB", "2048", "Memory of the GPU that models and their requests may take, in all";
-        "LETHE_CORS_ORIGINS" cors_origins: String, "ORIGINS", "none", "Origins of web pages that may call, separated by commas; * for any";
+        "LETHE_CORS_ORIGINS" cors_origins: String, "ORIGINS", "none", "Origins of web pages that may call beside the server's own, over HTTP and WebSockets, separated by commas; * for any";
+        "LETHE_ALLOWED_HOSTS" allowed_hosts: String, "NAMES", "none", "Names that the server may be called by (the header Host), each with its port or for any port, separated by commas; * for any. Addresses and localhost may always be used. Without it any name may be used, but on a loopback address none";
         "LETHE_KEYS" keys: PathBuf, "FILE", "none", "API keys, as `lethe keys` keeps them; with it requests need one";
         "LETHE_ADMIN_TENANTS" admin_tenants: String, "NAMES", "none", "Tenants that may load models and see everybody's figures, separated by commas";
         "LETHE_JWT_ISSUER" jwt_issuer: String, "ISSUER", "none", "Issuer of tokens that are taken instead of a key";
@@ -160,7 +169,10 @@ pub fn read(path: &Path) -> Result<Given, ConfigError> {
         path: name.clone(),
         reason: error.to_string(),
     })?;
-    parse(&text, &name)
+    Ok(Given {
+        file_sha256: Some(hex::encode(Sha256::digest(&text))),
+        ..parse(&text, &name)?
+    })
 }
 
 fn parse(text: &str, path: &str) -> Result<Given, ConfigError> {
@@ -221,6 +233,8 @@ pub struct ServeSettings {
     pub unix_socket: Option<PathBuf>,
     pub max_connections: usize,
     pub max_running: usize,
+    pub max_waiting: usize,
+    pub max_waiting_per_tenant: usize,
     pub batching: Batching,
     pub batch_window: Duration,
     pub max_sessions: usize,
@@ -237,6 +251,7 @@ pub struct ServeSettings {
     pub gpu_memory_bytes: u64,
     pub graph: GraphSettings,
     pub cors_origins: Vec<String>,
+    pub allowed_hosts: Vec<String>,
     pub admin_tenants: Vec<String>,
     pub enable_upload: bool,
 }
@@ -279,6 +294,8 @@ impl Given {
             unix_socket: self.unix_socket.clone(),
             max_connections: least_one("max_connections", self.max_connections.unwrap_or(1000))?,
             max_running: least_one("max_running", self.max_running.unwrap_or(2 * cores))?,
+            max_waiting: self.max_waiting.unwrap_or(1024),
+            max_waiting_per_tenant: self.max_waiting_per_tenant.unwrap_or(256),
             batching: Batching {
                 models: list(&self.batched_models),
                 most: self.max_batch.unwrap_or(16),
@@ -298,6 +315,7 @@ impl Given {
             gpu_memory_bytes: mib(self.gpu_memory_mb, 2048),
             graph,
             cors_origins: list(&self.cors_origins),
+            allowed_hosts: list(&self.allowed_hosts),
             admin_tenants: list(&self.admin_tenants),
             enable_upload: self.enable_upload.unwrap_or(false),
         })

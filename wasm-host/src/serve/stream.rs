@@ -62,7 +62,7 @@ pub(super) async fn open(
 ) -> Response {
     let id = server.request_id(&headers);
     let id = id.to_str().unwrap_or_default();
-    let mut caller = match server.access.caller(&headers, id, "WS /api/v1/stream") {
+    let mut caller = match server.caller(&headers, id, "WS /api/v1/stream", place.peer) {
         Ok(caller) => caller,
         Err(problem) => return super::with_headers(problem, None),
     };

@@ -49,7 +49,7 @@ impl Default for AdmissionSettings {
     fn default() -> Self {
         Self {
             permits: std::thread::available_parallelism().map_or(1, usize::from),
-            queue_per_tenant: 64,
+            queue_per_tenant: 256,
             queue: 1024,
         }
     }

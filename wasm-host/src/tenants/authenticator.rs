@@ -35,15 +35,7 @@ impl Authenticator {
     /// # Errors
     /// The reason for 401.
     pub fn authenticate(&self, header: Option<&str>) -> Result<Authenticated, Unauthenticated> {
-        let header = header.ok_or(Unauthenticated::Missing)?;
-        let (scheme, presented) = header
-            .trim()
-            .split_once(' ')
-            .ok_or(Unauthenticated::Scheme)?;
-        if !scheme.eq_ignore_ascii_case("bearer") {
-            return Err(Unauthenticated::Scheme);
-        }
-        self.identify(presented.trim())
+        self.identify(bearer(header)?)
     }
 
     /// Whom an API key or a token names.
@@ -58,6 +50,19 @@ impl Authenticator {
             (None, Some(_)) => Err(JwtRefusal::Malformed.into()),
             (None, None) => Err(Unauthenticated::Key),
         }
+    }
+}
+
+/// What the value of a header `Authorization` shows: `Bearer`, and a secret.
+///
+/// # Errors
+/// The reason for 401.
+pub fn bearer(header: Option<&str>) -> Result<&str, Unauthenticated> {
+    let header = header.ok_or(Unauthenticated::Missing)?.trim();
+    let (scheme, secret) = header.split_once(' ').ok_or(Unauthenticated::Scheme)?;
+    match scheme.eq_ignore_ascii_case("bearer") {
+        true => Ok(secret.trim()),
+        false => Err(Unauthenticated::Scheme),
     }
 }
 

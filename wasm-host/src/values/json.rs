@@ -37,7 +37,17 @@ pub(super) fn tensor(declared: Declared<'_>, json: &Json) -> Result<Tensor, Stri
     };
     let shape = match object.get("shape") {
         None => nested,
-        Some(shape) => serde_json::from_value(shape.clone()).map_err(|e| format!("shape: {e}"))?,
+        Some(shape) => {
+            let shape: Vec<usize> =
+                serde_json::from_value(shape.clone()).map_err(|e| format!("shape: {e}"))?;
+            // Below an array without elements there is nothing that could show how it goes on.
+            let is_nested = nested == shape || nested.contains(&0) && shape.starts_with(&nested);
+            if nested.len() > 1 && !is_nested {
+                let expected = format!("expected one array, or arrays nested as {shape:?}");
+                return Err(format!("{expected}, found arrays nested as {nested:?}"));
+            }
+            shape
+        }
     };
     from_leaves(data_type, &shape, &leaves)
 }

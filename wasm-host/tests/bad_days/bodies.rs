@@ -175,7 +175,7 @@ fn bodies_that_have_no_room_beside_others_are_told_to_come_again() {
     let server = Server::digits(&["--max-body-mb", "2", "--max-bodies-mb", "2"]);
     let begin = || {
         let mut stream = server.connect();
-        let head = "POST /api/v1/infer HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\n\
+        let head = "POST /api/v1/infer HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n\
                     content-length: 1000000\r\n\r\n";
         stream.write_all(head.as_bytes()).unwrap();
         stream.write_all(&[b' '; 1000]).unwrap();

@@ -106,7 +106,7 @@ fn a_certificate_is_exchanged_while_the_server_runs() {
             use std::io::Write;
             let mut stream = server.connect();
             stream
-                .write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n")
+                .write_all(b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n")
                 .unwrap();
             stream
         })

@@ -17,7 +17,12 @@ const HEAD_MS: &str = "500";
 fn slow_heads_and_idle_connections_are_closed() {
     let server = Server::digits(&["--header-timeout-ms", HEAD_MS]);
     // Nothing at all; a head without an end; one byte after the other; the beginning of HTTP/2.
-    let beginnings: [&[u8]; 4] = [b"", b"GET / HTTP/1.1\r\nhost: a\r\nx: ", b"G", b"PRI"];
+    let beginnings: [&[u8]; 4] = [
+        b"",
+        b"GET / HTTP/1.1\r\nhost: localhost\r\nx: ",
+        b"G",
+        b"PRI",
+    ];
     let silent: Vec<TcpStream> = beginnings
         .iter()
         .map(|beginning| {
@@ -47,7 +52,7 @@ fn slow_heads_and_idle_connections_are_closed() {
     assert!(dribbled, "a head that is dribbled is taken for ever");
     // Between requests the same holds.
     let mut stream = BufReader::new(server.connect());
-    let head = b"GET /api/v1/health HTTP/1.1\r\nhost: a\r\n\r\n";
+    let head = b"GET /api/v1/health HTTP/1.1\r\nhost: localhost\r\n\r\n";
     stream.get_mut().write_all(head).unwrap();
     assert_eq!(read_one(&mut stream).status, 200);
     let (rest, _) = until_closed(stream.get_mut());
@@ -65,11 +70,12 @@ fn half_bodies_are_given_up_at_the_deadline_of_their_request() {
         "/v2/repository/index",
         "/api/v1/models/load",
     ];
+    let bearer = server.bearer();
     let mut streams = paths.map(|path| {
         let mut stream = server.connect();
         let head = format!(
-            "POST {path} HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\n\
-             content-length: 1000\r\n\r\n{{\"inputs\""
+            "POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n\
+             authorization: {bearer}\r\ncontent-length: 1000\r\n\r\n{{\"inputs\""
         );
         stream.write_all(head.as_bytes()).unwrap();
         stream
@@ -104,9 +110,10 @@ fn lengths_that_lie_do_not_smuggle() {
     let server = Server::digits(&["--request-timeout-ms", "1500"]);
     let good = digits_request();
     let len = good.len();
-    let post = "POST /api/v1/infer HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\n";
+    let post =
+        "POST /api/v1/infer HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n";
     let chunk = format!("{len:x}\r\n{good}\r\n0\r\n\r\n");
-    let hidden = "GET /api/v1/stats HTTP/1.1\r\nhost: a\r\n\r\n";
+    let hidden = "GET /api/v1/stats HTTP/1.1\r\nhost: localhost\r\n\r\n";
     // What is sent, and the statuses that may come back, at most one answer each.
     let cases: [(&str, String, &[u16]); 9] = [
         (
@@ -179,7 +186,7 @@ fn lengths_that_lie_do_not_smuggle() {
 #[test]
 fn garbage_for_chunks_is_refused() {
     let server = Server::digits(&["--request-timeout-ms", "1500", "--max-body-mb", "1"]);
-    let head = "POST /api/v1/infer HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\n\
+    let head = "POST /api/v1/infer HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n\
                 transfer-encoding: chunked\r\n\r\n";
     let endless = "400\r\n".to_owned() + &"x".repeat(1024) + "\r\n";
     let cases: [(&str, String, &[u16]); 6] = [
@@ -222,7 +229,7 @@ fn heads_that_are_no_heads_are_refused() {
         ("no HTTP", "hello\r\n\r\n".into(), 400),
         (
             "another version",
-            "GET / HTTP/9.9\r\nhost: a\r\n\r\n".into(),
+            "GET / HTTP/9.9\r\nhost: localhost\r\n\r\n".into(),
             400,
         ),
         ("many headers", format!("GET / HTTP/1.1\r\n{many}\r\n"), 431),
@@ -247,6 +254,8 @@ fn heads_that_are_no_heads_are_refused() {
             let is_expected =
                 answer.status == expected || (expected >= 414 && answer.status == 431);
             assert!(is_expected, "{name}: {answer:?}");
+            assert_eq!(answer.code(), "LETHE-HTTP", "{name}: {answer:?}");
+            assert_eq!(answer.json()["status"], answer.status, "{name}");
         }
     }
     server.check("heads that are none");
@@ -298,7 +307,7 @@ fn a_client_beyond_max_connections_is_told_and_served_when_there_is_room() {
     let streams: Vec<_> = (0..3)
         .map(|_| {
             let mut stream = BufReader::new(server.connect());
-            let head = b"GET /api/v1/health HTTP/1.1\r\nhost: a\r\n\r\n";
+            let head = b"GET /api/v1/health HTTP/1.1\r\nhost: localhost\r\n\r\n";
             stream.get_mut().write_all(head).unwrap();
             assert_eq!(read_one(&mut stream).status, 200);
             stream
@@ -332,7 +341,7 @@ fn a_client_that_does_not_read_a_large_answer_is_let_go() {
         r#"{{"inputs":[{{"name":"x","shape":[{len}],"datatype":"UINT8","parameters":{{"binary_data_size":{len}}}}}],"parameters":{{"binary_data_output":true}}}}"#
     );
     let head = format!(
-        "POST /v2/models/echo/infer HTTP/1.1\r\nhost: a\r\ncontent-type: application/octet-stream\r\n\
+        "POST /v2/models/echo/infer HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/octet-stream\r\n\
          inference-header-content-length: {}\r\ncontent-length: {}\r\n\r\n{json}",
         json.len(),
         json.len() + len
@@ -354,7 +363,7 @@ fn a_client_that_does_not_read_a_large_answer_is_let_go() {
 fn clients_that_do_not_read_are_let_go() {
     let server = Server::digits(&["--header-timeout-ms", "1000", "--max-connections", "4"]);
     // Answers are not read until all buffers between are full.
-    let flood = b"GET /openapi.json HTTP/1.1\r\nhost: a\r\n\r\n".repeat(2000);
+    let flood = b"GET /openapi.json HTTP/1.1\r\nhost: localhost\r\n\r\n".repeat(2000);
     let mut streams = [0; 4].map(|_| server.connect());
     for stream in &mut streams {
         stream

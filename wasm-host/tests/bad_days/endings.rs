@@ -6,11 +6,10 @@ use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
-
 use crate::models::{self, Endless};
 use crate::server::{
-    Answer, JSON, Server, digits, digits_request, folder, read_one, request, serve, wait_for,
+    Answer, JSON, Server, digits, digits_request, folder, read_one, request, requests_in, serve,
+    wait_for,
 };
 
 #[test]
@@ -21,7 +20,7 @@ fn what_was_accepted_before_sigterm_is_answered() {
     // Kept connections, which have had an answer: the server has accepted them.
     let mut idle = [0; 2].map(|_| {
         let mut stream = BufReader::new(server.connect());
-        let head = b"GET /api/v1/health HTTP/1.1\r\nhost: a\r\n\r\n";
+        let head = b"GET /api/v1/health HTTP/1.1\r\nhost: localhost\r\n\r\n";
         stream.get_mut().write_all(head).unwrap();
         assert_eq!(read_one(&mut stream).status, 200);
         stream
@@ -30,7 +29,7 @@ fn what_was_accepted_before_sigterm_is_answered() {
         let asking: Vec<_> = (0..6)
             .map(|_| {
                 let mut stream = BufReader::new(server.connect());
-                let head = b"GET /api/v1/health HTTP/1.1\r\nhost: a\r\n\r\n";
+                let head = b"GET /api/v1/health HTTP/1.1\r\nhost: localhost\r\n\r\n";
                 stream.get_mut().write_all(head).unwrap();
                 assert_eq!(read_one(&mut stream).status, 200);
                 stream.get_mut().write_all(&whole).unwrap();
@@ -70,7 +69,7 @@ fn sigterm_under_load_loses_no_request() {
                 let Ok(stream) = TcpStream::connect(&server.address) else { return 0 };
                 let mut stream = BufReader::new(stream);
                 let head = format!(
-                    "POST /api/v1/infer HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\n\
+                    "POST /api/v1/infer HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n\
                      content-length: {}\r\n\r\n{body}",
                     body.len()
                 );
@@ -131,17 +130,6 @@ fn a_drain_ends_when_its_time_is_over() {
         "{:?}",
         begun.elapsed()
     );
-}
-
-/// The lines of an audit trail about requests.
-fn requests_in(audit: &std::path::Path) -> Vec<Value> {
-    let text = fs::read_to_string(audit).unwrap_or_default();
-    let lines = text
-        .lines()
-        .filter_map(|line| serde_json::from_str(line).ok());
-    lines
-        .filter(|line: &Value| line["kind"] == "request")
-        .collect()
 }
 
 #[test]

@@ -5,8 +5,12 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use lethe_engine::graph::attributes::Attribute;
+use lethe_engine::onnx::writer::ModelWriter;
+use lethe_engine::{DataType, Tensor};
+
 use crate::models::{self, Endless};
-use crate::server::{JSON, Server, folder, serve, wait_for};
+use crate::server::{Server, folder, serve, wait_for};
 
 fn serving(folder: &Path, arguments: &[&str]) -> Server {
     let mut serve = serve();
@@ -14,9 +18,18 @@ fn serving(folder: &Path, arguments: &[&str]) -> Server {
     Server::spawn(serve)
 }
 
+/// A sandbox around requests, and none.
+const PLACES: [&str; 2] = ["sandbox", "none"];
+
 #[test]
 fn a_model_that_never_ends_is_stopped_at_the_deadline() {
-    let folder = folder("looping");
+    for isolation in PLACES {
+        a_model_that_never_ends_is_stopped(isolation);
+    }
+}
+
+fn a_model_that_never_ends_is_stopped(isolation: &str) {
+    let folder = folder(&format!("looping-{isolation}"));
     fs::write(
         folder.join("looping.onnx"),
         models::looping(Endless::WithMore),
@@ -25,7 +38,14 @@ fn a_model_that_never_ends_is_stopped_at_the_deadline() {
     fs::write(folder.join("plus.onnx"), models::plus(1.0)).unwrap();
     let server = serving(
         &folder,
-        &["--request-timeout-ms", "800", "--max-running", "2"],
+        &[
+            "--request-timeout-ms",
+            "800",
+            "--max-running",
+            "2",
+            "--isolation",
+            isolation,
+        ],
     );
     let begun = Instant::now();
     let asked = models::numbers("looping", &[1.0, 2.0]);
@@ -65,7 +85,7 @@ fn a_model_that_never_ends_while_it_is_loaded_is_given_up() {
     let server = serving(&folder, &["--load-timeout-ms", "1500"]);
     fs::write(folder.join("always.onnx"), models::looping(Endless::Always)).unwrap();
     let begun = Instant::now();
-    let answer = server.post("/v2/repository/models/always/load", &[JSON], b"{}");
+    let answer = server.control("/v2/repository/models/always/load", b"{}");
     assert_eq!(
         (answer.status, &*answer.code()),
         (422, "LETHE-DEADLINE"),
@@ -81,14 +101,99 @@ fn a_model_that_never_ends_while_it_is_loaded_is_given_up() {
     assert_eq!(answer.status, 200, "{}", answer.text());
 }
 
+/// Constants of which a load makes one number, by a sum of more products than anybody waits for.
+#[test]
+fn a_load_that_computes_for_ever_is_given_up() {
+    let zeros = Tensor::from_slice(&[1 << 14], &[0.0f32; 1 << 14]).unwrap();
+    let equation = vec![("equation", Attribute::String("a,b,c->".into()))];
+    let model = ["a", "b", "c"]
+        .iter()
+        .fold(ModelWriter::new(17), |model, name| {
+            model.constant(name, &zeros)
+        })
+        .input("x", DataType::Float32, &["n"])
+        .node("Einsum", &["a", "b", "c"], &["sum"], equation)
+        .node("Add", &["x", "sum"], &["y"], vec![])
+        .output("y");
+    for isolation in PLACES {
+        let folder = folder(&format!("folding-{isolation}"));
+        fs::write(folder.join("plus.onnx"), models::plus(1.0)).unwrap();
+        let arguments = ["--load-timeout-ms", "1500", "--isolation", isolation];
+        let server = serving(&folder, &arguments);
+        fs::write(folder.join("sums.onnx"), model.to_bytes()).unwrap();
+        let answer = server.control("/v2/repository/models/sums/load", b"{}");
+        assert_eq!(
+            (answer.status, &*answer.code()),
+            (422, "LETHE-DEADLINE"),
+            "{isolation}: {}",
+            answer.text()
+        );
+    }
+}
+
+/// A tenant's own limit, which is below the server's deadline.
+#[test]
+fn a_run_is_stopped_when_its_tenant_has_no_more_time() {
+    for isolation in PLACES {
+        let folder = folder(&format!("compute-{isolation}"));
+        fs::write(
+            folder.join("looping.onnx"),
+            models::looping(Endless::WithMore),
+        )
+        .unwrap();
+        let settings = folder.join("lethe.toml");
+        fs::write(&settings, "[tenants.default]\ncompute_ms = 300\n").unwrap();
+        let settings = settings.to_str().unwrap();
+        let server = serving(&folder, &["--config", settings, "--isolation", isolation]);
+        let answer = server.infer(models::numbers("looping", &[1.0, 2.0]).as_bytes());
+        assert_eq!(
+            (answer.status, &*answer.code()),
+            (504, "LETHE-DEADLINE"),
+            "{isolation}: {}",
+            answer.text()
+        );
+        server.wait_for("the end of the run", |server| {
+            server.get("/api/v1/stats").json()["pool"]["running"] == 0
+        });
+    }
+}
+
+/// What is written over a model's file, or cut off it, is no business of one that is loaded.
+#[test]
+fn a_file_that_changes_under_a_loaded_model_changes_nothing() {
+    for isolation in PLACES {
+        let folder = folder(&format!("changed-{isolation}"));
+        let path = folder.join("digits.onnx");
+        let digits = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/digits/model.onnx");
+        fs::copy(digits, &path).unwrap();
+        let server = serving(&folder, &["--isolation", isolation]);
+        let body = models::numbers_of("digits", "input", &[1, 1, 28, 28], &[0.5; 28 * 28]);
+        let ask = || server.infer(body.as_bytes());
+        let before = ask();
+        assert_eq!(before.status, 200, "{isolation}: {}", before.text());
+        for content in [&b""[..], b"short", &[0; 1 << 20]] {
+            fs::write(&path, content).unwrap();
+            let after = ask();
+            assert_eq!(after.text(), before.text(), "{isolation}");
+        }
+    }
+}
+
 #[test]
 fn a_model_that_grows_is_stopped_at_its_memory() {
-    let folder = folder("growing");
+    for isolation in PLACES {
+        a_model_that_grows_is_stopped(isolation);
+    }
+}
+
+fn a_model_that_grows_is_stopped(isolation: &str) {
+    let folder = folder(&format!("growing-{isolation}"));
     fs::write(folder.join("growing.onnx"), models::growing()).unwrap();
     fs::write(folder.join("plus.onnx"), models::plus(1.0)).unwrap();
     let settings = folder.join("lethe.toml");
     fs::write(&settings, "[tenants.default]\nmemory_bytes = 268435456\n").unwrap();
-    let server = serving(&folder, &["--config", settings.to_str().unwrap()]);
+    let settings = settings.to_str().unwrap();
+    let server = serving(&folder, &["--config", settings, "--isolation", isolation]);
     let answer = server.infer(models::numbers("growing", &[1.0; 1000]).as_bytes());
     assert_eq!(answer.status, 422, "{}", answer.text());
     assert!(
@@ -114,7 +219,7 @@ fn a_model_is_exchanged_under_load_without_an_error_or_a_mixed_answer() {
     let path = folder.join("plus.onnx");
     fs::write(&path, models::plus(1.0)).unwrap();
     let server = serving(&folder, &[]);
-    let load = || server.post("/api/v1/models/load", &[JSON], br#"{"model":"plus"}"#);
+    let load = || server.control("/api/v1/models/load", br#"{"model":"plus"}"#);
     let body = models::numbers("plus", &[0.0; 500]);
     let (is_over, answered) = (AtomicBool::new(false), AtomicUsize::new(0));
     std::thread::scope(|scope| {

@@ -84,6 +84,19 @@ impl Server {
         self.send(&request("POST", path, headers, body))
     }
 
+    /// The value of `Authorization` that loads models.
+    pub(crate) fn bearer(&self) -> String {
+        self.bearer
+            .clone()
+            .expect("a server without keys prints it")
+    }
+
+    /// Posts what is for who may control the server.
+    pub(crate) fn control(&self, path: &str, body: &[u8]) -> Answer {
+        let bearer = self.bearer();
+        self.post(path, &[JSON, ("authorization", &bearer)], body)
+    }
+
     pub(crate) fn infer(&self, body: &[u8]) -> Answer {
         self.post("/api/v1/infer", &[JSON], body)
     }
@@ -150,7 +163,7 @@ pub(crate) const JSON: (&str, &str) = ("content-type", "application/json");
 
 /// A whole request, which ends its connection.
 pub(crate) fn request(method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Vec<u8> {
-    let mut head = format!("{method} {path} HTTP/1.1\r\nhost: lethe\r\nconnection: close\r\n");
+    let mut head = format!("{method} {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n");
     for (name, value) in headers {
         head += &format!("{name}: {value}\r\n");
     }
@@ -255,4 +268,15 @@ pub(crate) fn digits_request() -> String {
     format!(
         r#"{{"model":"digits","inputs":[{{"name":"input","shape":[1,1,28,28],"datatype":"FP32","data":[{zeros}]}}]}}"#
     )
+}
+
+/// The lines of an audit trail about requests.
+pub(crate) fn requests_in(audit: &Path) -> Vec<Value> {
+    let text = fs::read_to_string(audit).unwrap_or_default();
+    let lines = text
+        .lines()
+        .filter_map(|line| serde_json::from_str(line).ok());
+    lines
+        .filter(|line: &Value| line["kind"] == "request")
+        .collect()
 }

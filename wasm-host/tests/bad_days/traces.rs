@@ -251,12 +251,12 @@ fn a_confined_server_loads_another_model_and_writes_its_trail() {
     );
     server.check("confinement");
     fs::write(served.join("plus.onnx"), models::plus(1.0)).unwrap();
-    let load = server.post("/api/v1/models/load", &[JSON], br#"{"model":"plus"}"#);
+    let load = server.control("/api/v1/models/load", br#"{"model":"plus"}"#);
     assert_eq!(load.status, 200, "{}", load.text());
     let put = server.send(&request(
         "PUT",
         "/api/v1/models/sent",
-        &[],
+        &[("authorization", &server.bearer())],
         &models::plus(2.0),
     ));
     assert_eq!(put.status, 200, "{}", put.text());
@@ -274,4 +274,46 @@ fn a_confined_server_loads_another_model_and_writes_its_trail() {
             .unwrap()
             .contains("\"model\":\"sent\"")
     });
+}
+
+/// Axes of one name that have two sizes are a warning: once for the model, not for each request.
+#[test]
+fn the_log_warns_once_of_a_name_that_has_two_sizes() {
+    let folder = folder("two-sizes");
+    fs::write(folder.join("sum.onnx"), models::sum()).unwrap();
+    for isolation in ["none", "sandbox"] {
+        let log = folder.join(isolation);
+        let mut serve = serve();
+        serve.env("LETHE_LOG", "warn");
+        serve.stderr(File::create(&log).unwrap());
+        serve.args(["--isolation", isolation]);
+        serve.arg(folder.join("sum.onnx"));
+        let mut server = Server::spawn(serve);
+        let warnings = || {
+            let log = fs::read_to_string(&log).unwrap();
+            log.lines().filter(|line| line.contains("one name")).count()
+        };
+        let ask = |a: &[f32], b: &[f32]| {
+            let input = |name: &str, x: &[f32]| {
+                let shape = [x.len()];
+                serde_json::json!({"name": name, "shape": shape, "datatype": "FP32", "data": x})
+            };
+            let inputs = [input("a", a), input("b", b)];
+            let body = serde_json::json!({"model": "sum", "inputs": inputs}).to_string();
+            let answer = server.infer(body.as_bytes());
+            assert_eq!(answer.status, 200, "{isolation}: {}", answer.text());
+            answer.json()["outputs"][0]["data"].clone()
+        };
+        assert_eq!(ask(&[1., 2.], &[3., 4.]), serde_json::json!([4.0, 6.0]));
+        assert_eq!(warnings(), 0, "{isolation}");
+        assert_eq!(ask(&[1., 2.], &[3.]), serde_json::json!([4.0, 5.0]));
+        assert_eq!(
+            ask(&[1.], &[3., 4., 5.]),
+            serde_json::json!([4.0, 5.0, 6.0])
+        );
+        assert_eq!(ask(&[1., 2.], &[3., 4.]), serde_json::json!([4.0, 6.0]));
+        server.signal("TERM");
+        assert_eq!(server.ended(), Some(0));
+        assert_eq!(warnings(), 1, "{isolation}");
+    }
 }

@@ -44,6 +44,7 @@ impl Server {
         let server = Self {
             process,
             address: format!("127.0.0.1:{port}"),
+            bearer: None,
         };
         let start = Instant::now();
         while TcpStream::connect(&server.address).is_err() {

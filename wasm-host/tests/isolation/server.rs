@@ -120,7 +120,7 @@ impl Client {
             len = tensor.len()
         );
         let head = format!(
-            "POST /v2/models/echo/infer HTTP/1.1\r\nhost: lethe\r\nx-api-key: {}\r\ncontent-type: application/octet-stream\r\ninference-header-content-length: {}\r\ncontent-length: {}\r\n\r\n",
+            "POST /v2/models/echo/infer HTTP/1.1\r\nhost: localhost\r\nx-api-key: {}\r\ncontent-type: application/octet-stream\r\ninference-header-content-length: {}\r\ncontent-length: {}\r\n\r\n",
             self.key,
             json.len(),
             json.len() + tensor.len()

@@ -68,6 +68,25 @@ pub(crate) fn echo() -> Vec<u8> {
     })
 }
 
+/// An image under a window, both given.
+pub(crate) fn window() -> Vec<u8> {
+    let dims = |size| ["one", "one", size, size];
+    model(proto::Graph {
+        name: Some("window".into()),
+        node: vec![node("Conv", &["x", "w"], &["y"])],
+        input: vec![
+            value("x", DataType::Float32, &dims("image")),
+            value("w", DataType::Float32, &dims("window")),
+        ],
+        output: vec![value(
+            "y",
+            DataType::Float32,
+            &["one", "one", "rows", "columns"],
+        )],
+        ..Default::default()
+    })
+}
+
 /// `a` twice, one after the other.
 fn twice(a: &str, both: &str) -> proto::Node {
     let mut node = node("Concat", &[a, a], &[both]);
@@ -115,6 +134,18 @@ pub(crate) fn plus(constant: f32) -> Vec<u8> {
         initializer: vec![added],
         input: vec![value("x", DataType::Float32, &["n"])],
         output: vec![value("y", DataType::Float32, &["n"])],
+        ..Default::default()
+    })
+}
+
+/// `y = a + b`, whose sizes have one name.
+pub(crate) fn sum() -> Vec<u8> {
+    let operand = |name| value(name, DataType::Float32, &["n"]);
+    model(proto::Graph {
+        name: Some("sum".into()),
+        node: vec![node("Add", &["a", "b"], &["y"])],
+        input: vec![operand("a"), operand("b")],
+        output: vec![operand("y")],
         ..Default::default()
     })
 }
@@ -190,10 +221,13 @@ pub(crate) fn growing() -> Vec<u8> {
 
 /// A request to a model whose input is `x`, a list of numbers.
 pub(crate) fn numbers(model: &str, x: &[f32]) -> String {
-    let len = x.len();
+    numbers_of(model, "x", &[x.len()], x)
+}
+
+pub(crate) fn numbers_of(model: &str, name: &str, shape: &[usize], x: &[f32]) -> String {
     serde_json::json!({
         "model": model,
-        "inputs": [{"name": "x", "shape": [len], "datatype": "FP32", "data": x}],
+        "inputs": [{"name": name, "shape": shape, "datatype": "FP32", "data": x}],
     })
     .to_string()
 }

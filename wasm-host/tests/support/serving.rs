@@ -27,6 +27,9 @@ pub(crate) fn program(cache: &Path) -> Command {
 pub(crate) struct Server {
     pub(crate) process: Child,
     pub(crate) address: String,
+    /// What it printed for who loads models where no keys are set, as a header has it.
+    #[allow(dead_code, reason = "not all programs of tests load models")]
+    pub(crate) bearer: Option<String>,
 }
 
 impl Drop for Server {
@@ -51,9 +54,15 @@ impl Server {
         out.read_line(&mut line).unwrap();
         let address = line.trim().split_once("://").map(|(_, address)| address);
         let address = address.unwrap_or_else(|| panic!("{command:?}: {line:?}"));
+        // Printed in one piece with the address.
+        let rest = String::from_utf8_lossy(out.buffer()).into_owned();
+        let bearer = rest
+            .lines()
+            .find_map(|line| line.split_once("Authorization: "));
         Self {
             address: address.to_owned(),
             process,
+            bearer: bearer.map(|(_, bearer)| bearer.to_owned()),
         }
     }
 }

@@ -17,7 +17,7 @@ impl Stream {
     pub(crate) fn connect(stream: TcpStream, path: &str, headers: &str) -> Result<Self, String> {
         let mut stream = BufReader::new(stream);
         let request = format!(
-            "GET {path} HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\n\
+            "GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: upgrade\r\n\
              upgrade: websocket\r\nsec-websocket-version: 13\r\n\
              sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n{headers}\r\n"
         );

@@ -12,6 +12,7 @@
 
 use crate::isa::{Isa, Kernel, lanes16};
 use crate::kernels::env::Env;
+use crate::limits;
 
 /// Elements that a thread should have at least.
 const LEAST: usize = 16_384;
@@ -365,6 +366,7 @@ pub fn local_response_base(
     }
     for (x, y) in x.chunks_exact(block).zip(y.chunks_exact_mut(block)) {
         for (channel, y) in y.chunks_exact_mut(len).enumerate() {
+            limits::end_if_stopped();
             y.fill(0.0);
             for other in channel.saturating_sub(before)..(channel + after + 1).min(channels) {
                 for (y, x) in y.iter_mut().zip(&x[other * len..]) {

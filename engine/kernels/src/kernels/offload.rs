@@ -351,11 +351,13 @@ impl Call {
         };
         strides.into_iter().for_each(|stride| call.number(stride));
         let visible = job.mask.visible;
-        call.number(visible.causal.into());
+        for limit in [visible.behind, visible.ahead] {
+            call.number(limit.is_some().into());
+            // No keys are farther away.
+            call.number(limit.unwrap_or_default().min(LARGEST as usize));
+        }
         let offset = visible.offset.cast_unsigned();
         call.words.extend([offset as u32, (offset >> 32) as u32]);
-        call.number(visible.window.is_some().into());
-        call.number(visible.window.unwrap_or_default().min(LARGEST as usize));
         call.optional(visible.key_lengths);
         call.optional(job.sinks);
         call

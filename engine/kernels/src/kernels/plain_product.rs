@@ -1,5 +1,6 @@
 //! Matrix products of the element types that have no packed kernel: one loop in the order of K.
 
+use crate::limits::Watch;
 use crate::tensor::Element;
 
 /// A number that products are made of; integers wrap.
@@ -60,7 +61,9 @@ pub fn multiply<T: Factor>(a: Matrix<'_, T>, b: Matrix<'_, T>, k: usize, n: usiz
     if n == 0 {
         return;
     }
+    let mut watch = Watch::begin();
     for (i, row) in c.chunks_exact_mut(n).enumerate() {
+        watch.count(k.saturating_mul(n));
         for p in 0..k {
             let factor = a.data[i * a.strides.0 + p * a.strides.1];
             for (j, sum) in row.iter_mut().enumerate() {

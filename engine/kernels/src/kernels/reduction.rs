@@ -15,6 +15,7 @@ use crate::isa::{Isa, Kernel, lanes16};
 use crate::kernels::env::Env;
 use crate::kernels::half_precision::Real;
 use crate::kernels::transpose::transpose;
+use crate::limits;
 use crate::tensor::Element;
 
 mod scalar;
@@ -314,7 +315,7 @@ pub fn reduce<T: Real>(
     if let (Some(x), Some(y)) = (T::as_f32(x), T::as_f32_mut(y)) {
         return reduce_f32(env, reduction, shape, reduced, x, y);
     }
-    let (mut wide_x, mut wide_y) = (vec![0.0; x.len()], vec![0.0; y.len()]);
+    let (mut wide_x, mut wide_y) = (limits::zeroed(x.len()), limits::zeroed(y.len()));
     T::widen(x, &mut wide_x);
     reduce_f32(env, reduction, shape, reduced, &wide_x, &mut wide_y);
     T::narrow(&wide_y, y);
@@ -373,7 +374,7 @@ fn as_rows<T: Element + Default>(env: &Env, layout: Layout, x: &[T], work: impl 
         }
         Layout::Mixed { shape, permutation } => (shape, permutation),
     };
-    let mut rows = vec![T::default(); x.len()];
+    let mut rows = limits::filled(T::default(), x.len());
     transpose(env, &shape, &permutation, x, &mut rows);
     work(&rows);
 }

@@ -15,6 +15,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use bytemuck::{Pod, Zeroable};
 
 use super::threads::Threads;
+use crate::limits::{self, Charge, Shortage};
 
 /// Bytes of a cache line: the alignment of every buffer.
 pub const ALIGNMENT: usize = 64;
@@ -46,7 +47,7 @@ impl Buffer {
         if self.lines.len() < lines {
             self.wipe();
             self.lines = Vec::new();
-            self.lines = vec![Line::zeroed(); lines];
+            self.lines = limits::zeroed(lines);
         }
         self.dirty = self.dirty.max(lines);
     }
@@ -95,12 +96,15 @@ thread_local! {
     static COUNTED: Counted = const { Counted(Cell::new(false)) };
 }
 
-/// A lent buffer: goes back to its thread's stack when dropped, also while unwinding.
-struct Lent(Buffer);
+/// A lent buffer: goes back to its thread's stack when dropped, also while unwinding. Till then it counts
+/// as the run's memory.
+struct Lent(Buffer, #[expect(dead_code, reason = "held")] Charge);
 
 impl Lent {
     /// Takes the smallest idle buffer that is large enough, or else grows the largest.
     fn take(lines: usize) -> Lent {
+        let charge = limits::charge(lines.saturating_mul(ALIGNMENT));
+        let charge = charge.unwrap_or_else(|shortage| shortage.raise());
         let mut buffer = IDLE.with_borrow_mut(|idle| {
             let fitting = (0..idle.len())
                 .filter(|&i| idle[i].lines.len() >= lines)
@@ -113,7 +117,7 @@ impl Lent {
         });
         buffer.reserve(lines);
         COUNTED.with(|counted| counted.set(true));
-        Lent(buffer)
+        Lent(buffer, charge)
     }
 }
 
@@ -128,14 +132,19 @@ impl Drop for Lent {
 /// Lends `len` elements of scratch memory, aligned to [`ALIGNMENT`] bytes, with unspecified
 /// content.
 ///
+/// Without memory for them the run [ends](crate::limits::until_ended).
+///
 /// Borrow before entering [`dispatch`](crate::isa::dispatch): `work` is compiled without its
 /// instruction set.
 pub fn with<T: Pod, R>(len: usize, work: impl FnOnce(&mut [T]) -> R) -> R {
     const { assert!(align_of::<T>() <= ALIGNMENT && size_of::<T>() > 0) };
-    let lines = (len * size_of::<T>()).div_ceil(ALIGNMENT);
+    let Some(bytes) = len.checked_mul(size_of::<T>()) else {
+        Shortage::Address.raise()
+    };
+    let lines = bytes.div_ceil(ALIGNMENT);
     let mut lent = Lent::take(lines);
-    let bytes: &mut [u8] = bytemuck::cast_slice_mut(&mut lent.0.lines[..lines]);
-    work(bytemuck::cast_slice_mut(&mut bytes[..len * size_of::<T>()]))
+    let all: &mut [u8] = bytemuck::cast_slice_mut(&mut lent.0.lines[..lines]);
+    work(bytemuck::cast_slice_mut(&mut all[..bytes]))
 }
 
 /// Zeros all idle scratch memory of the calling thread and of the pool's threads, and returns how

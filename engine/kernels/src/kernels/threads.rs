@@ -8,6 +8,8 @@
 #[cfg(feature = "threads")]
 mod pool;
 
+use crate::limits;
+
 #[cfg(feature = "threads")]
 use std::sync::Arc;
 #[cfg(feature = "threads")]
@@ -78,28 +80,36 @@ impl Threads {
         1
     }
 
-    /// Calls `work(i)` once for each `i` in `0..chunks` and returns when all are done.
+    /// Calls `work(i)` once for each `i` in `0..chunks` and returns when all are done. A run that is
+    /// to [end](limits::is_stopped) does so here, between two chunks.
     ///
     /// Within such a call, or while another thread is in one on the same handle, everything runs on
     /// the calling thread.
     pub fn for_each(&self, chunks: usize, work: impl Fn(usize) + Sync) {
         #[cfg(feature = "threads")]
         if let (Some(pool), true) = (&self.pool, chunks > 1) {
+            let stop = limits::stop();
             let next = AtomicUsize::new(0);
             let take_all = || {
-                loop {
-                    let i = next.fetch_add(1, Ordering::Relaxed);
-                    if i >= chunks {
-                        break;
+                limits::helping(&stop, || {
+                    loop {
+                        let i = next.fetch_add(1, Ordering::Relaxed);
+                        if i >= chunks || limits::is_stopped() {
+                            break;
+                        }
+                        work(i);
                     }
-                    work(i);
-                }
+                });
             };
             if pool.offer(&take_all) {
-                return;
+                // Nobody is to see what was left out.
+                return limits::end_if_stopped();
             }
         }
-        (0..chunks).for_each(work);
+        (0..chunks).for_each(|i| {
+            limits::end_if_stopped();
+            work(i);
+        });
     }
 
     /// Splits a slice into chunks of `chunk_len` elements (the last may be shorter) and calls
@@ -117,23 +127,31 @@ impl Threads {
         if self.pool.is_some() && data.len() > chunk_len {
             let chunks = Mutex::new(data.chunks_mut(chunk_len).enumerate());
             let next = || chunks.lock().unwrap_or_else(PoisonError::into_inner).next();
-            return self.for_each(self.count(), |_| {
-                while let Some((i, chunk)) = next() {
+            self.for_each(self.count(), |_| {
+                while !limits::is_stopped()
+                    && let Some((i, chunk)) = next()
+                {
                     work(i, chunk);
                 }
             });
+            return limits::end_if_stopped();
         }
         for (i, chunk) in data.chunks_mut(chunk_len).enumerate() {
+            limits::end_if_stopped();
             work(i, chunk);
         }
     }
 
     /// How long the pieces should be if `len` elements are split evenly over the threads, none
-    /// shorter than `least` and each a multiple of `multiple` (but the last).
+    /// shorter than `least`, from where on a piece is worth a thread, nor very much longer, so that a run
+    /// can end between two, and each a multiple of `multiple` (but the last).
     pub fn piece_len(&self, len: usize, least: usize, multiple: usize) -> usize {
-        let multiple = multiple.max(1);
-        let even = len.div_ceil(self.count()).max(least).max(1);
-        even.div_ceil(multiple) * multiple
+        /// Pieces that are just worth a thread, of which a piece has the work at most.
+        const MOST: usize = 256;
+        let (least, multiple) = (least.max(1), multiple.max(1));
+        let even = len.div_ceil(self.count());
+        let piece = even.min(least.saturating_mul(MOST)).max(least);
+        piece.div_ceil(multiple) * multiple
     }
 
     /// Whether this thread is a pool's, not one that calls.
@@ -278,6 +296,8 @@ mod tests {
                 assert!(piece >= least && piece.is_multiple_of(multiple));
                 assert!(piece * threads.count() >= len);
             }
+            let piece = threads.piece_len(usize::MAX / 4, 1000, 64);
+            assert!((1000..1_000_000).contains(&piece), "a run can end: {piece}");
         }
     }
 }

@@ -5,25 +5,39 @@ use bytes::Bytes;
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
+use crate::limits::{self, Charge, Shortage};
+
 /// A cache line: the alignment that the widest vectors want.
 #[derive(Clone, Copy, Zeroable, Pod)]
 #[repr(C, align(64))]
 struct Line([u8; 64]);
 
-/// Zero-initialised bytes, aligned to 64.
+/// Zero-initialised bytes, aligned to 64. They count as memory of the run that they were made in.
 #[derive(Default)]
 pub struct Buffer {
     lines: Vec<Line>,
     len: usize,
+    charge: Charge,
 }
 
 impl Buffer {
     /// `len` zero bytes.
-    pub fn zeroed(len: usize) -> Self {
-        Self {
-            lines: bytemuck::allocation::zeroed_vec(len.div_ceil(64)),
+    ///
+    /// # Errors
+    /// When there is no memory for them.
+    pub fn try_zeroed(len: usize) -> Result<Self, Shortage> {
+        let lines = len.div_ceil(64);
+        let charge = limits::charge(lines.saturating_mul(64))?;
+        Ok(Self {
+            lines: limits::try_zeroed(lines)?,
             len,
-        }
+            charge,
+        })
+    }
+
+    /// `len` zero bytes; without memory for them the run [ends](crate::limits::until_ended).
+    pub fn zeroed(len: usize) -> Self {
+        Self::try_zeroed(len).unwrap_or_else(|shortage| shortage.raise())
     }
 
     /// A copy of `bytes`.
@@ -34,13 +48,21 @@ impl Buffer {
     }
 
     /// Makes the buffer `len` bytes long, keeping its memory where it is large enough; what the
-    /// bytes are afterwards is unspecified (old content or zero).
-    pub fn resize_for_overwrite(&mut self, len: usize) {
-        let lines = len.div_ceil(64);
-        if lines > self.lines.len() {
-            self.lines = bytemuck::allocation::zeroed_vec(lines);
+    /// bytes are afterwards is unspecified (old content or zero). It counts as this run's then,
+    /// whosever it was.
+    ///
+    /// # Errors
+    /// When there is no memory for it; the buffer is empty then, or what it was.
+    pub fn resize_for_overwrite(&mut self, len: usize) -> Result<(), Shortage> {
+        if len.div_ceil(64) > self.lines.len() {
+            // Not both at the same time.
+            *self = Self::default();
+            *self = Self::try_zeroed(len)?;
+        } else if self.charge.is_foreign() {
+            self.charge = limits::charge(self.capacity())?;
         }
         self.len = len;
+        Ok(())
     }
 
     /// Bytes that the memory could hold without growing.
@@ -88,6 +110,21 @@ impl Deref for SharedBytes {
     }
 }
 
+impl From<SharedBytes> for Bytes {
+    fn from(bytes: SharedBytes) -> Self {
+        match bytes {
+            SharedBytes::Borrowed(bytes) => bytes,
+            owned @ SharedBytes::Owned(_) => Self::from_owner(owned),
+        }
+    }
+}
+
+impl AsRef<[u8]> for SharedBytes {
+    fn as_ref(&self) -> &[u8] {
+        self
+    }
+}
+
 impl From<Bytes> for SharedBytes {
     fn from(bytes: Bytes) -> Self {
         Self::Borrowed(bytes)
@@ -127,9 +164,9 @@ mod tests {
         assert_eq!(&buffer[..], &[1, 2, 3]);
         assert_eq!(buffer.as_ptr().addr() % 64, 0);
         let before = buffer.as_ptr();
-        buffer.resize_for_overwrite(64);
+        buffer.resize_for_overwrite(64).expect("memory");
         assert_eq!(buffer.as_ptr(), before);
-        buffer.resize_for_overwrite(65);
+        buffer.resize_for_overwrite(65).expect("memory");
         assert_eq!((buffer.len(), buffer.capacity()), (65, 128));
     }
 }

@@ -31,6 +31,15 @@ impl<'a> TensorView<'a> {
         }
     }
 
+    /// Type and shape of a tensor that nobody has: enough to plan with. It shows no elements.
+    pub fn of_shape(data_type: DataType, shape: &'a [usize]) -> Self {
+        Self {
+            data_type,
+            shape,
+            data: ViewData::Bytes(&[]),
+        }
+    }
+
     /// A view over strings.
     pub fn from_strings(shape: &'a [usize], strings: &'a [String]) -> Self {
         Self {

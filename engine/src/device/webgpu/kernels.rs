@@ -103,6 +103,17 @@ pub(super) fn dispatches(request: &Request<'_>) -> Result<Vec<Dispatch>, String>
     compile(request)
 }
 
+/// Which input is a residual of the shape of the sum that it is added to, if there is one; the reason
+/// for leaving others to the CPU.
+fn residual_of(request: &Request<'_>, sum_shape: &[usize]) -> Result<Option<usize>, String> {
+    const RESIDUAL: usize = 3;
+    match request.optional_input(RESIDUAL) {
+        None => Ok(None),
+        Some(residual) if residual.shape == sum_shape => Ok(Some(RESIDUAL)),
+        Some(_) => Err("no kernel for a residual that broadcasts".into()),
+    }
+}
+
 /// The reason for leaving types other than float32 to the CPU.
 fn require_f32(metas: &[Option<Meta<'_>>]) -> Result<(), String> {
     match metas

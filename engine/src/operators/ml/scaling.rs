@@ -1,6 +1,7 @@
 //! Operators on single features: `Normalizer`, `Scaler`, `Imputer`, `Binarizer`,
 //! `ArrayFeatureExtractor` and `FeatureVectorizer`.
 
+use super::super::axes::size;
 use super::super::rearrange::{Rearrange, rearrange};
 use super::{NUMBERS, doubles, floats, rows_and_columns};
 use crate::error::OpError;
@@ -285,13 +286,33 @@ impl Rearrange for Columns<'_> {
     }
 }
 
-/// `FeatureVectorizer`: the columns of all inputs side by side.
+/// `FeatureVectorizer`: the columns of all inputs side by side. Of an input with more columns than
+/// `inputdimensions` gives it the first ones are taken; one with fewer is filled with zeros.
 #[derive(Debug)]
-pub(in super::super) struct FeatureVectorizer;
+pub(in super::super) struct FeatureVectorizer {
+    columns: Option<Vec<usize>>,
+}
 
 impl FeatureVectorizer {
-    pub(in super::super) fn parse(_: &Attributes) -> Result<Self, OpError> {
-        Ok(Self)
+    pub(in super::super) fn parse(node: &Attributes) -> Result<Self, OpError> {
+        let columns = node.optional_ints("inputdimensions")?.map(|columns| {
+            let sizes = columns.iter().map(|&n| size("inputdimensions", n));
+            sizes.collect::<Result<Vec<_>, _>>()
+        });
+        Ok(Self {
+            columns: columns.transpose()?,
+        })
+    }
+
+    /// The columns that input `i` has in the output.
+    fn columns_of(&self, i: usize, own: usize) -> Result<usize, OpError> {
+        let Some(columns) = &self.columns else {
+            return Ok(own);
+        };
+        columns.get(i).copied().ok_or_else(|| {
+            let expected = "a number for each input";
+            OpError::value("inputdimensions", expected, format!("{columns:?}"))
+        })
     }
 }
 
@@ -299,13 +320,22 @@ impl Operator for FeatureVectorizer {
     fn infer(&self, inputs: &InferContext<'_>) -> Result<OutputInfos, OpError> {
         let mut columns = Some(0usize);
         let mut rows = Dim::Unknown;
-        for input in inputs.present() {
+        for (i, input) in inputs.present().enumerate() {
             let shape = input.shape();
             let sizes = shape.map(|s| rows_and_columns(&s)).transpose()?;
-            columns = columns.and_then(|sum| sum.checked_add(sizes?.1));
             if let Some((found, _)) = sizes {
                 rows = Dim::Known(found);
             }
+            let own = sizes.map(|s| self.columns_of(i, s.1)).transpose()?;
+            columns = match (columns, own) {
+                (Some(sum), Some(own)) => {
+                    let sum = sum.checked_add(own);
+                    Some(sum.ok_or_else(|| OpError::TooLarge {
+                        what: "the columns of all inputs".into(),
+                    })?)
+                }
+                _ => None,
+            };
         }
         let dims = [rows, columns.map_or(Dim::Unknown, Dim::Known)];
         Ok(OutputInfo::tensor(DataType::Float32, dims.into_iter().collect()).into())
@@ -315,8 +345,8 @@ impl Operator for FeatureVectorizer {
         let mut parts = Vec::new();
         for i in 0..ctx.input_count() {
             let x = ctx.input(i, "X")?;
-            let (rows, columns) = rows_and_columns(x.shape())?;
-            parts.push((rows, columns, floats(x)?));
+            let (rows, own) = rows_and_columns(x.shape())?;
+            parts.push((rows, own, self.columns_of(i, own)?, floats(x)?));
         }
         let rows = parts.first().map_or(0, |p| p.0);
         if let Some(other) = parts.iter().find(|p| p.0 != rows) {
@@ -326,14 +356,19 @@ impl Operator for FeatureVectorizer {
                 other.0.to_string(),
             ));
         }
-        let mut values = Vec::new();
-        for row in 0..rows {
-            for (_, columns, part) in &parts {
-                values.extend_from_slice(&part[row * columns..][..*columns]);
+        let mut y = ctx.output(0)?;
+        let y = y.as_mut_slice::<f32>()?;
+        y.fill(0.0);
+        let columns: usize = parts.iter().map(|p| p.2).sum();
+        for (row, y) in y.chunks_exact_mut(columns.max(1)).enumerate() {
+            let mut start = 0;
+            for (_, own, columns, part) in &parts {
+                let taken = *own.min(columns);
+                y[start..start + taken].copy_from_slice(&part[row * own..][..taken]);
+                start += columns;
             }
         }
-        let columns = parts.iter().map(|p| p.1).sum();
-        ctx.set_elements(0, &[rows, columns], &values)
+        Ok(())
     }
 }
 
@@ -394,5 +429,15 @@ mod tests {
             found,
             Ok(tensor(&[2, 4], &[0f32, 1., 2., 9., 3., 4., 5., 8.]))
         );
+        let x = tensor(&[2, 3], &[0f32, 1., 2., 3., 4., 5.]);
+        let other = tensor(&[2, 1], &[9f32, 8.]);
+        let sized = case("FeatureVectorizer").ints("inputdimensions", &[2, 3]);
+        assert_eq!(
+            sized.one(&[x.clone(), other.clone()]),
+            Ok(tensor(&[2, 5], &[0f32, 1., 9., 0., 0., 3., 4., 8., 0., 0.]))
+        );
+        let few = case("FeatureVectorizer").ints("inputdimensions", &[3]);
+        let found = few.one(&[x, other]).map_err(|error| error.code());
+        assert_eq!(found, Err("LETHE-NODE-VALUE"));
     }
 }

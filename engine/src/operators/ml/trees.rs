@@ -15,6 +15,7 @@ use super::{
 };
 use crate::error::OpError;
 use crate::graph::{Attributes, Dim};
+use crate::limits;
 use crate::operator::{InferContext, Operator, OutputInfo, OutputInfos, RunContext};
 use crate::tensor::DataType;
 
@@ -143,7 +144,7 @@ impl Forest {
 
     /// Scores of one row, and which targets any leaf had a weight for.
     fn scores(&self, row: &[f64]) -> Result<Vec<Option<f64>>, OpError> {
-        let mut scores: Vec<Option<f64>> = vec![None; self.targets];
+        let mut scores: Vec<Option<f64>> = limits::filled(None, self.targets);
         for &root in &self.roots {
             for &(target, weight) in self.leaf(row, root)? {
                 let score = &mut scores[target];
@@ -239,9 +240,10 @@ impl Operator for TreeEnsemble {
         let (rows, columns) = rows_and_columns(x.shape())?;
         let values = doubles(x)?;
         let shape = [rows, self.forest.targets];
-        let mut all = Vec::with_capacity(rows * self.forest.targets);
+        let mut all = limits::with_room(rows * self.forest.targets);
         let is_double = !self.to_float && x.data_type() == DataType::Float64;
         for row in values.chunks_exact(columns.max(1)) {
+            limits::end_if_stopped();
             if is_double && self.post_transform == PostTransform::None {
                 let scores = self.forest.scores(row)?;
                 let base = |i: usize| self.forest.base.get(i).copied().unwrap_or(0.0);

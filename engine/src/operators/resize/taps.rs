@@ -3,6 +3,7 @@
 use smallvec::{SmallVec, smallvec};
 
 use crate::error::OpError;
+use crate::limits;
 
 /// Where an output index lies on the input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -160,8 +161,8 @@ impl Interpolation {
     pub(super) fn taps(&self, from: usize, to: usize, scale: f64, region: (f64, f64)) -> Taps {
         let crops = self.coordinates == Coordinates::CropAndResize;
         let mut taps = Taps {
-            lists: Vec::with_capacity(to),
-            outside: vec![false; to],
+            lists: limits::with_room(to),
+            outside: limits::filled(false, to),
             is_identity: from == to && scale == 1.0 && (!crops || region == (0.0, 1.0)),
         };
         for i in 0..to {

@@ -32,9 +32,9 @@ use super::moved_table::SHIFT;
 use super::references::{References, Target};
 use super::{GuestError, Segment};
 
-/// A row of [`TABLE`] on wasm32: two texts of 8 bytes, a number of 8, the function and what is left
-/// of 8.
-const ROW_BYTES: usize = 32;
+/// A row of [`TABLE`] on wasm32: two texts of 8 bytes, a number of 8, the function, another text and what
+/// is left of 8.
+const ROW_BYTES: usize = 40;
 /// Where in a row its function is.
 const PARSE: usize = 24;
 

@@ -292,8 +292,12 @@ fn what_is_no_log_is_malformed() {
             "{broken}"
         );
     }
-    // Nothing at all is nothing wrong, and nothing certain.
-    fs::write(&path, b"").unwrap();
-    let report = verify(&path, None, 1).unwrap();
-    assert!(report.is_good() && !report.closed && report.certain_to == 0);
+    // Every log has a first line: where there is none, all was cut off.
+    for (rest, expected) in [(&b""[..], "empty"), (b"{\"seq\":1", "no whole line")] {
+        fs::write(&path, rest).unwrap();
+        let report = verify(&path, None, 1).unwrap();
+        assert!(!report.is_good() && !report.closed && report.certain_to == 0);
+        let broken = report.broken.unwrap();
+        assert!(broken.reason.contains(expected), "{broken}");
+    }
 }

@@ -13,7 +13,7 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::resume::first_seq_of;
 use super::{AuditSettings, Message, Shared};
-use crate::audit::chain::SEQ_DIGITS;
+use crate::audit::chain::{FORMATS, SEQ_DIGITS};
 use crate::audit::line::{Content, Head, Reason, append};
 use crate::signing::SigningKey;
 use crate::{private_file, timestamp};
@@ -112,7 +112,7 @@ impl Writer {
 
     /// Adds a message to the batch.
     fn take(&mut self, message: Message) {
-        self.add(message.time, Content::Request(message.entry));
+        self.add(message.time, message.content);
         self.batch.entries += 1;
         self.batch.rooms.extend(message.room);
         self.batch.written.extend(message.written);
@@ -123,7 +123,7 @@ impl Writer {
 
     pub(super) fn opened(&self) -> Content {
         Content::Open {
-            format: 1,
+            format: FORMATS[FORMATS.len() - 1],
             lethe: env!("CARGO_PKG_VERSION").into(),
             public_key: self.key.public_key(),
         }

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use bytes::Bytes;
 use lethe_engine::{DataType, Tensor, Value};
 use lethe_server::Problem;
-use lethe_server::octets::{Octets, size_bytes, write_tensor};
+use lethe_server::octets::{Octets, size_bytes, sizes, write_tensor};
 
 use super::messages::{Contents, InferTensor, ModelInferRequest};
 
@@ -23,6 +23,10 @@ pub(super) fn inputs(request: ModelInferRequest) -> Result<Vec<(String, Value)>,
         );
         return Err(Problem::new(422, "LETHE-INPUT-DATA", detail));
     }
+    let mut names = HashSet::new();
+    if let Some(input) = request.inputs.iter().find(|i| !names.insert(&*i.name)) {
+        return Err(Problem::repeated_input(&input.name));
+    }
     let mut raw = raw.into_iter();
     let inputs = request.inputs.into_iter().map(|input| {
         let name = input.name;
@@ -37,14 +41,8 @@ pub(super) fn inputs(request: ModelInferRequest) -> Result<Vec<(String, Value)>,
                 format!("{:?}", input.datatype),
             )
         })?;
-        let shape: Result<Vec<usize>, _> = input.shape.iter().map(|&d| d.try_into()).collect();
-        let shape = shape.map_err(|_| {
-            wrong(
-                "LETHE-INPUT-SHAPE",
-                "sizes of 0 or more",
-                format!("{:?}", input.shape),
-            )
-        })?;
+        let shape = sizes(&input.shape)
+            .map_err(|(expected, found)| wrong("LETHE-INPUT-SHAPE", expected, found))?;
         let bytes = match (raw.next(), input.contents) {
             (Some(_), Some(_)) => {
                 let found = "both contents and raw_input_contents".to_owned();
@@ -163,4 +161,42 @@ pub(super) fn configured_type(name: &str) -> i32 {
         "FP16", "FP32", "FP64", "BYTES", "BF16",
     ];
     NAMES.iter().position(|known| *known == name).unwrap_or(0) as i32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn input(name: &str, shape: Vec<i64>) -> InferTensor {
+        InferTensor {
+            name: name.into(),
+            datatype: "FP32".into(),
+            shape,
+            contents: Some(Contents {
+                fp32s: vec![1.0],
+                ..Contents::default()
+            }),
+            ..InferTensor::default()
+        }
+    }
+
+    #[test]
+    fn inputs_are_given_once_and_have_few_sizes() {
+        let given = |tensors: Vec<InferTensor>| {
+            let request = ModelInferRequest {
+                inputs: tensors,
+                ..ModelInferRequest::default()
+            };
+            inputs(request)
+                .map(|inputs| inputs.len())
+                .map_err(|p| p.code)
+        };
+        let (x, y) = (input("x", vec![1]), input("y", vec![1]));
+        assert_eq!(given(vec![x.clone(), y.clone()]), Ok(2));
+        let twice = given(vec![x.clone(), y, x]);
+        assert_eq!(twice, Err("LETHE-INPUT-UNKNOWN".into()));
+        assert_eq!(given(vec![input("x", vec![1; 64])]), Ok(1));
+        let long = given(vec![input("x", vec![1; 65])]);
+        assert_eq!(long, Err("LETHE-INPUT-SHAPE".into()));
+    }
 }

@@ -26,37 +26,37 @@ pub enum MaskValues<'a> {
 /// lengths (the queries are the newest positions), otherwise at `i + offset`.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Visible<'a> {
-    /// Hides keys after the query's position.
-    pub causal: bool,
+    /// Hides keys that are more than this many positions before the query's.
+    pub behind: Option<usize>,
+    /// Hides keys that are more than this many positions after the query's: with 0 attention is causal.
+    pub ahead: Option<usize>,
     /// The position of query 0 where `key_lengths` is absent.
     pub offset: i64,
-    /// Hides keys that are this far or farther before the query's position: key `j` is visible
-    /// where `position − j < window`.
-    pub window: Option<usize>,
     /// For each batch, how many keys there are; those after are hidden.
     pub key_lengths: Option<&'a [usize]>,
 }
 
 impl Visible<'_> {
     /// The keys `first..end` that query `query` of `batch` may see.
-    pub(super) fn range(&self, sizes: Sizes, batch: usize, query: usize) -> (usize, usize) {
-        let length = self
-            .key_lengths
-            .map_or(sizes.keys, |lengths| lengths[batch].min(sizes.keys));
-        let offset = match self.key_lengths {
-            Some(_) => length as i64 - sizes.queries as i64,
+    pub fn range(&self, sizes: Sizes, batch: usize, query: usize) -> (usize, usize) {
+        // Positions saturate: a window may be as large as a number can be.
+        let signed = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
+        let length = self.key_lengths.map(|lengths| lengths[batch]);
+        let offset = match length {
+            Some(length) => signed(length).saturating_sub(signed(sizes.queries)),
             None => self.offset,
         };
-        let position = query as i64 + offset;
-        let end = if self.causal {
-            (position + 1).clamp(0, length as i64) as usize
-        } else {
-            length
-        };
-        let first = self
-            .window
-            .map_or(0, |window| (position + 1 - window as i64).max(0) as usize);
-        (first.min(end), end)
+        let position = signed(query).saturating_add(offset);
+        let end = length.map_or(sizes.keys, |length| length.min(sizes.keys));
+        let up_to = |n: i64, most: usize| usize::try_from(n.max(0)).unwrap_or(most).min(most);
+        let end = self.ahead.map_or(end, |ahead| {
+            let last = position.saturating_add(signed(ahead));
+            up_to(last.saturating_add(1), end)
+        });
+        let first = self.behind.map_or(0, |behind| {
+            up_to(position.saturating_sub(signed(behind)), end)
+        });
+        (first, end)
     }
 }
 

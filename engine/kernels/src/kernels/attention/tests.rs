@@ -174,33 +174,44 @@ fn attention_is_the_formula() {
         };
         check("plain", &plain);
         let offset = s.keys as i64 - s.queries as i64;
-        let visible = |causal, window, key_lengths| Visible {
-            causal,
+        let visible = |ahead, behind, key_lengths| Visible {
+            behind,
+            ahead,
             offset,
-            window,
             key_lengths,
         };
         let masks = [
-            ("causal", visible(true, None, None), None),
-            ("window", visible(true, Some(3), None), None),
+            ("causal", visible(Some(0), None, None), None),
+            ("window", visible(Some(0), Some(2), None), None),
+            ("both sides", visible(Some(1), Some(2), None), None),
+            (
+                "any window",
+                visible(Some(usize::MAX), Some(usize::MAX), None),
+                None,
+            ),
+            (
+                "lengths and a mask",
+                visible(Some(1), Some(2), Some(&lengths[..])),
+                Some(MaskValues::Add(&add, [0, s.queries * s.keys, s.keys, 1])),
+            ),
             (
                 "lengths",
-                visible(true, Some(140), Some(&lengths[..])),
+                visible(Some(0), Some(139), Some(&lengths[..])),
                 None,
             ),
             (
                 "keep",
-                visible(false, None, None),
+                visible(None, None, None),
                 Some(MaskValues::Keep(&keep, [s.queries * s.keys, 0, s.keys, 1])),
             ),
             (
                 "add",
-                visible(true, None, None),
+                visible(Some(0), None, None),
                 Some(MaskValues::Add(&add, [0, s.queries * s.keys, s.keys, 1])),
             ),
             (
                 "padding",
-                visible(false, None, None),
+                visible(None, None, None),
                 Some(MaskValues::Add(&padding, [s.keys, 0, 0, 1])),
             ),
         ];

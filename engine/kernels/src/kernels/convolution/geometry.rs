@@ -184,7 +184,10 @@ impl Geometry {
             let (padded, extent) = geometry.padded_and_extent(i)?;
             geometry.output[i] = (padded - extent) / geometry.strides[i] + 1;
         }
-        geometry.without_idle_steps().check_sizes()?.check_padding()
+        geometry
+            .without_idle_steps()?
+            .check_sizes()?
+            .check_padding()
     }
 
     /// The geometry of pooling `x: [N, C, spatial…]` → `y: [N, C, output…]`. With `round_up`
@@ -212,7 +215,10 @@ impl Geometry {
             }
             geometry.output[i] = windows;
         }
-        geometry.without_idle_steps().check_sizes()?.check_padding()
+        geometry
+            .without_idle_steps()?
+            .check_sizes()?
+            .check_padding()
     }
 
     /// The geometry of a transposed convolution `x: [N, C, spatial…]`,
@@ -299,17 +305,20 @@ impl Geometry {
         Ok((padded, window))
     }
 
-    /// Steps that nobody takes are 1: those between windows where there is one, and between taps.
-    fn without_idle_steps(mut self) -> Self {
+    /// Steps that nobody takes are small: those between taps where there is one, and between windows where
+    /// there is one, but not so small that there would be another. A geometry that is made of this one's
+    /// numbers is this one again.
+    fn without_idle_steps(mut self) -> Result<Self, GeometryError> {
         for i in 0..3 {
             if self.output[i] == 1 {
-                self.strides[i] = 1;
+                let (padded, window) = self.padded_and_extent(i)?;
+                self.strides[i] = self.strides[i].min(padded - window + 1);
             }
             if self.kernel[i] == 1 {
                 self.dilations[i] = 1;
             }
         }
-        self
+        Ok(self)
     }
 
     /// Rejects padding beyond all reason: kernels make padded copies.
@@ -400,5 +409,49 @@ impl Geometry {
     /// Whether each output channel depends on one input channel of several.
     pub(super) fn is_depthwise(&self) -> bool {
         self.groups > 1 && self.groups == self.in_channels
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A sandbox's host makes a guest's geometry again from its numbers.
+    #[test]
+    fn a_geometry_made_of_ones_numbers_is_that_one() {
+        let far = usize::MAX / 64;
+        for (size, kernel, stride, pad) in [
+            (2, 1, 2, 0),
+            (3, 2, 2, 0),
+            (5, 3, 3, 0),
+            (4, 3, 3, 1),
+            (7, 7, 2, 0),
+            (6, 1, far, 0),
+            (8, 3, 2, 1),
+        ] {
+            let window = Window {
+                kernel: &[kernel, kernel],
+                strides: &[stride, stride],
+                dilations: &[1, 1],
+                pads_begin: &[pad, pad],
+                pads_end: &[pad, pad],
+            };
+            let image = [1, 4, size, size];
+            let weights = [8, 4, kernel, kernel];
+            let made = Geometry::convolution(&image, &weights, window, 1).unwrap();
+            let windows = (size + 2 * pad - kernel) / stride + 1;
+            assert_eq!(made.output, [1, windows, windows]);
+            let again = Window {
+                kernel: &made.kernel,
+                strides: &made.strides,
+                dilations: &made.dilations,
+                pads_begin: &made.pads_begin,
+                pads_end: &made.pads_end,
+            };
+            let image = [1, 4, 1, size, size];
+            let weights = [8, 4, 1, kernel, kernel];
+            let again = Geometry::convolution(&image, &weights, again, 1).unwrap();
+            assert_eq!(format!("{again:?}"), format!("{made:?}"));
+        }
     }
 }

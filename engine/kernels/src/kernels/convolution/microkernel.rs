@@ -6,6 +6,7 @@
 
 use super::planes::{PlaneLayout, VectorPosition, VectorPositions};
 use crate::isa::Isa;
+use crate::limits::Watch;
 
 /// Vectors of output positions that are computed at a time, to hide latency.
 const GROUP: usize = 8;
@@ -49,6 +50,8 @@ impl Windows<'_> {
             + self.taps.iter().max().unwrap_or(&0)
             + I::LANES;
         assert!(channels == 0 || self.planes.len() >= (channels - 1) * plane_len + reach);
+        let mut watch = Watch::begin();
+        let of_group = (channels * GROUP * I::LANES).saturating_mul(self.taps.len());
         let mut positions = VectorPositions::new(self.layout, self.output_size, I::LANES);
         loop {
             let mut group = [VectorPosition::default(); GROUP];
@@ -62,6 +65,8 @@ impl Windows<'_> {
             if count == 0 {
                 break;
             }
+            // Windows may be as large as the image.
+            watch.count(of_group);
             for (channel, output) in output.chunks_exact_mut(output_len).enumerate() {
                 let plane = self.planes[channel * plane_len..].as_ptr();
                 let sources = group.map(|position| plane.wrapping_add(position.source));

@@ -13,6 +13,7 @@ use crate::isa::{Isa, Kernel};
 use crate::kernels::env::Env;
 use crate::kernels::gemm::{Activation, Bias, Epilogue, Gemm, Left, MatrixRef, Right, gemm};
 use crate::kernels::scratch;
+use crate::limits;
 
 /// A transposed convolution; see [`convolve_transposed`].
 #[derive(Debug)]
@@ -137,6 +138,7 @@ impl Kernel for Scatter<'_> {
             .chunks_exact(geometry.input_len().max(1))
             .enumerate()
         {
+            limits::end_if_stopped();
             let tap = [
                 tap / (kernel_height * kernel_width),
                 tap / kernel_width % kernel_height,

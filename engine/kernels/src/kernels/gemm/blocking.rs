@@ -19,6 +19,7 @@ use super::epilogue::Epilogue;
 use super::microkernel::{OutputBlock, Tile, TileRows};
 use super::packing::{PackedARef, PackedBRef, pack_a_block, pack_b_block};
 use crate::isa::{Isa, Kernel, TileKernel};
+use crate::limits;
 
 /// Terms of a sum between two visits to C.
 pub(crate) const DEPTH: usize = 384;
@@ -245,6 +246,7 @@ impl<R: Rhs> TileKernel for BlockKernel<'_, '_, '_, R> {
                     .b
                     .panels(isa, width, depth.clone(), b_cols, b_scratch);
                 for row in (0..rows).step_by(ROWS) {
+                    limits::end_if_stopped();
                     let block_rows = ROWS.min(rows - row);
                     let a_rows = first_row + row..first_row + row + block_rows;
                     let a = RowPanels::new(product.a, TILE_ROWS, a_rows, depth.clone(), a_scratch);

@@ -12,13 +12,13 @@
 //! The last panel is filled up with zeros. The layout does not depend on the cache blocking.
 
 use std::ops::Range;
-
-use bytemuck::Zeroable;
+use std::sync::Arc;
 
 use super::MatrixRef;
 use crate::isa::{Isa, Kernel, Level, Numerics, dispatch, transpose};
 use crate::kernels::offload;
 use crate::kernels::scratch::Line;
+use crate::limits::{self, Charge};
 
 /// Rows and columns of the register tile of a level: the heights of [`PackedA`] panels and the
 /// widths of [`PackedB`] panels.
@@ -49,12 +49,19 @@ pub fn packed_len(k: usize, n: usize, width: usize) -> usize {
 struct AlignedElements {
     lines: Vec<Line>,
     len: usize,
+    #[expect(dead_code, reason = "held")]
+    charge: Arc<Charge>,
 }
 
 impl AlignedElements {
     fn zeroed(len: usize) -> Self {
-        let lines = vec![Line::zeroed(); (len * size_of::<f32>()).div_ceil(size_of::<Line>())];
-        AlignedElements { lines, len }
+        let count = (len * size_of::<f32>()).div_ceil(size_of::<Line>());
+        let charge = limits::charge(count * size_of::<Line>());
+        AlignedElements {
+            lines: limits::zeroed(count),
+            len,
+            charge: Arc::new(charge.unwrap_or_else(|shortage| shortage.raise())),
+        }
     }
 
     fn as_slice(&self) -> &[f32] {

@@ -9,6 +9,7 @@ use std::marker::PhantomData;
 use super::packing::KStep;
 use super::{Bias, Job, Output, PANEL, Part, Scale};
 use crate::isa::{ByteDot, ByteDotKernel, Isa, Level};
+use crate::limits::Watch;
 
 /// The most sums of a tile: 12 rows of two panels.
 const TILE: usize = 12 * 2 * PANEL;
@@ -76,11 +77,13 @@ impl ByteDotKernel for PartKernel<'_> {
     #[inline(always)]
     fn run<D: ByteDot>(self, dot: D) {
         let Self { job, part } = self;
+        let mut watch = Watch::begin();
         let mut panel = part.panels.0;
         while panel < part.panels.1 {
             let wide = <D::Isa as Isa>::LEVEL == Level::Avx512 && panel + 2 <= part.panels.1;
             let mut row = part.rows.0;
             while row < part.rows.1 {
+                watch.count(PANEL * job.rhs.k());
                 let left = part.rows.1 - row;
                 // SAFETY: parts cover rows and panels of the job's operands, and no two overlap.
                 row += unsafe {

@@ -3,6 +3,7 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::{Bytes, PANEL};
+use crate::limits;
 
 /// Four steps of K for the 16 columns of a panel: one cache line.
 #[derive(Debug, Clone, Copy, Pod, Zeroable)]
@@ -115,10 +116,8 @@ impl PackedRhs {
         );
         let panels = n.div_ceil(PANEL);
         (self.k, self.n) = (k, n);
-        self.steps.clear();
-        self.steps.resize(panels * k.div_ceil(4), KStep::zeroed());
-        self.sums.clear();
-        self.sums.resize(panels * PANEL, 0);
+        limits::refill(&mut self.steps, KStep::zeroed(), panels * k.div_ceil(4));
+        limits::refill(&mut self.sums, 0, panels * PANEL);
         self.zero_points.clear();
         let shift = b.shift_to_signed();
         let zero = |n: usize| match zero_points {

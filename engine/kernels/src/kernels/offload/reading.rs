@@ -371,18 +371,16 @@ impl<'a> Reader<'a> {
             1 => Some(MaskValues::Keep(self.slice()?, self.sizes()?)),
             _ => Some(MaskValues::Add(self.slice()?, self.sizes()?)),
         };
-        let causal = self.words.word()? != 0;
+        let [behind, ahead] = [self.limit()?, self.limit()?];
         let offset = u64::from(self.words.word()?) | u64::from(self.words.word()?) << 32;
-        let windowed = self.words.word()? != 0;
-        let window = Some(self.number()?).filter(|_| windowed);
         let lengths: Option<SmallVec<[usize; 16]>> = self
             .optional::<u32>()?
             .map(|lengths| lengths.iter().map(|&length| length as usize).collect());
         let visible = Visible {
-            causal,
+            behind,
+            ahead,
             // Positions beyond any memory, so that sums of them fit.
             offset: offset.cast_signed().clamp(-(1 << 40), 1 << 40),
-            window,
             key_lengths: lengths.as_deref(),
         };
         let job = Attention {
@@ -397,6 +395,12 @@ impl<'a> Reader<'a> {
         };
         attention::attention(env, &job, elements(output)?, output_strides);
         Ok(())
+    }
+
+    /// A number that may be absent.
+    fn limit(&mut self) -> Result<Option<usize>, OffloadError> {
+        let is_there = self.words.word()? != 0;
+        Ok(Some(self.number()?).filter(|_| is_there))
     }
 
     fn scale(&mut self) -> Result<Scale<'a>, OffloadError> {

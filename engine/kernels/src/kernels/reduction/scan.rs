@@ -2,6 +2,7 @@
 //!
 //! The tensor is `[outer, len, inner]`, the axis in the middle.
 
+use crate::limits;
 use crate::tensor::Element;
 
 /// Which element of an axis is looked for.
@@ -76,7 +77,7 @@ pub fn running<T: Element>(
     if y.is_empty() {
         return;
     }
-    let mut sums = vec![neutral; inner];
+    let mut sums = limits::filled(neutral, inner);
     let rows = x
         .chunks_exact(len * inner)
         .zip(y.chunks_exact_mut(len * inner));

@@ -120,7 +120,7 @@ impl Pool {
                 bell: Condvar::new(),
                 ending: AtomicBool::new(false),
             }),
-            workers: Vec::with_capacity(count),
+            workers: Vec::new(),
         };
         for i in 0..count {
             let shared = pool.shared.clone();

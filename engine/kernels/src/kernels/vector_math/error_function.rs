@@ -69,7 +69,9 @@ pub fn gelu<I: Isa>(isa: I, x: I::F32) -> I::F32 {
     let t = isa.mul(isa.abs(x), isa.splat(std::f32::consts::FRAC_1_SQRT_2));
     let half = isa.mul(isa.abs(x), isa.splat(0.5));
     let tail = isa.mul(half, erfc_nonnegative(isa, t));
-    // Beyond 14.4 the tail is zero, also where it would be infinity times zero.
-    let tail = isa.select(isa.gt(t, isa.splat(10.2)), isa.zero(), tail);
+    // Beyond 14.4 the tail is zero: infinity has no gap to its Gelu. The Gelu of its negative is that
+    // times zero, hence NaN.
+    let zero = isa.mul(isa.min(x, isa.zero()), isa.zero());
+    let tail = isa.select(isa.gt(t, isa.splat(10.2)), zero, tail);
     isa.sub(isa.max(isa.zero(), x), tail)
 }

@@ -156,8 +156,9 @@ pub(super) fn slice(request: &Request<'_>) -> Result<Vec<Dispatch>, String> {
             start
         };
         // A step back may begin at the last element, a step forward behind it.
-        from[axis] = start.clamp(0, if by < 0 { size - 1 } else { size }) as usize;
-        step[axis] = by as isize;
+        let start = start.clamp(0, if by < 0 { size - 1 } else { size });
+        from[axis] = usize::try_from(start).map_err(|_| format!("starts {start}"))?;
+        step[axis] = isize::try_from(by).map_err(|_| format!("steps {by}"))?;
     }
     let first: usize = from.iter().zip(&read).map(|(f, s)| f * s).sum();
     let axes: Vec<Axis> = (0..rank)

@@ -1,7 +1,7 @@
 //! Matrix products.
 
 use super::elementwise::Function;
-use super::{reason, require_f32};
+use super::{reason, require_f32, residual_of};
 use crate::device::webgpu::shader::{Dispatch, Source, shader};
 use crate::device::{Meta, Request};
 use crate::tensor::row_major_strides;
@@ -75,16 +75,21 @@ pub(super) fn matmul(request: &Request<'_>) -> Result<Vec<Dispatch>, String> {
     let flag = |name| request.attributes.flag_or(name, false).map_err(reason);
     let (m, k, a_strides) = matrix(a, flag("transA")?);
     let (_, n, b_strides) = matrix(b, flag("transB")?);
+    let y = request.output(0)?;
+    let residual = residual_of(request, y.shape)?;
+    if !y.shape.ends_with(&[m, n]) {
+        return Err("no kernel for a product that broadcasts".into());
+    }
     let product = Product {
         m,
         n,
         k,
         strides: [a_strides.0, a_strides.1, b_strides.0, b_strides.1],
-        batch: batch(request.output(0)?.shape, a, b)?,
+        batch: batch(y.shape, a, b)?,
         alpha: request.attributes.float_or("alpha", 1.0).map_err(reason)?,
     };
-    let present = |i| request.optional_input(i).map(|_| i);
-    product.dispatch(request, present(2), present(3))
+    let bias = request.optional_input(2).map(|_| 2);
+    product.dispatch(request, bias, residual)
 }
 
 /// Rows, columns, and row and column strides of a tensor's innermost matrices.

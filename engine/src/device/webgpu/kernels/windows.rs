@@ -1,7 +1,7 @@
 //! Convolution and pooling over two axes.
 
 use super::elementwise::Function;
-use super::{reason, require_f32};
+use super::{reason, require_f32, residual_of};
 use crate::device::Request;
 use crate::device::webgpu::shader::{Dispatch, Source, shader, workgroups_for};
 
@@ -15,6 +15,15 @@ struct Window {
     end: [usize; 2],
 }
 
+/// So many sizes of at least 0.
+fn sizes<const N: usize>(name: &str, list: &[i64]) -> Result<[usize; N], String> {
+    let sizes = list.iter().map(|&n| usize::try_from(n).ok());
+    let sizes: Option<Vec<usize>> = sizes.collect();
+    sizes
+        .and_then(|sizes| sizes.try_into().ok())
+        .ok_or_else(|| format!("{name} {list:?}"))
+}
+
 impl Window {
     fn of(request: &Request<'_>, kernel: &[usize], size: &[usize]) -> Result<Self, String> {
         let (&[ky, kx], &[_, _]) = (kernel, size) else {
@@ -23,8 +32,7 @@ impl Window {
         let pair = |name: &str, default: usize| -> Result<[usize; 2], String> {
             match request.attributes.optional_ints(name).map_err(reason)? {
                 None => Ok([default; 2]),
-                Some(&[y, x]) if y >= 0 && x >= 0 => Ok([y as usize, x as usize]),
-                Some(other) => Err(format!("{name} {other:?}")),
+                Some(list) => sizes(name, list),
             }
         };
         let strides = pair("strides", 1)?;
@@ -41,15 +49,10 @@ impl Window {
         {
             "NOTSET" => match request.attributes.optional_ints("pads").map_err(reason)? {
                 None => ([0; 2], [0; 2]),
-                Some(&[top, left, bottom, right])
-                    if [top, left, bottom, right].iter().all(|&p| p >= 0) =>
-                {
-                    (
-                        [top as usize, left as usize],
-                        [bottom as usize, right as usize],
-                    )
+                Some(list) => {
+                    let [top, left, bottom, right] = sizes("pads", list)?;
+                    ([top, left], [bottom, right])
                 }
-                Some(other) => return Err(format!("pads {other:?}")),
             },
             "VALID" => ([0; 2], [0; 2]),
             "SAME_UPPER" => (
@@ -70,6 +73,17 @@ impl Window {
             end,
         })
     }
+
+    /// Sizes of what a convolution of an image of these makes.
+    fn output(&self, image: &[usize]) -> [usize; 2] {
+        [0, 1].map(|i| {
+            let reach = self.dilations[i] * (self.kernel[i].max(1) - 1) + 1;
+            let padded = image[i] + self.begin[i] + self.end[i];
+            padded
+                .checked_sub(reach)
+                .map_or(0, |n| n / self.strides[i].max(1) + 1)
+        })
+    }
 }
 
 pub(super) fn conv(request: &Request<'_>) -> Result<Vec<Dispatch>, String> {
@@ -79,6 +93,13 @@ pub(super) fn conv(request: &Request<'_>) -> Result<Vec<Dispatch>, String> {
         return Err("only for images of two axes".into());
     }
     let window = Window::of(request, &w.shape[2..], &x.shape[2..])?;
+    let auto_pad = request.attributes.string_or("auto_pad", "NOTSET");
+    let spatial = match auto_pad.map_err(reason)?.starts_with("SAME") {
+        true => [0, 1].map(|i| x.shape[2 + i].div_ceil(window.strides[i].max(1))),
+        false => window.output(&x.shape[2..]),
+    };
+    let sum_shape = [x.shape[0], w.shape[0], spatial[0], spatial[1]];
+    let residual = residual_of(request, &sum_shape)?;
     let groups = request.attributes.int_or("group", 1).map_err(reason)?;
     let activation = Function::activation(request.attributes)?;
     let mut parameters: Vec<u32> = [
@@ -101,25 +122,27 @@ pub(super) fn conv(request: &Request<'_>) -> Result<Vec<Dispatch>, String> {
         parameters.extend(pair.map(|v| v as u32));
     }
     parameters.extend([
-        groups as u32,
+        u32::try_from(groups).map_err(|_| format!("group {groups}"))?,
         activation.a.to_bits(),
         activation.b.to_bits(),
     ]);
-    let flag = |i| f64::from(u8::from(request.optional_input(i).is_some()));
-    let source = |i| {
-        request
-            .optional_input(i)
-            .map_or(Source::Absent, |_| Source::Input(i))
-    };
+    let flag = |input: Option<usize>| f64::from(u8::from(input.is_some()));
+    let source = |input: Option<usize>| input.map_or(Source::Absent, Source::Input);
+    let bias = request.optional_input(2).map(|_| 2);
     Ok(vec![Dispatch {
         shader: shader!("convolution", ["activation"], false),
         constants: vec![
             ("CODE", activation.code.into()),
-            ("HAS_BIAS", flag(2)),
-            ("HAS_RESIDUAL", flag(3)),
+            ("HAS_BIAS", flag(bias)),
+            ("HAS_RESIDUAL", flag(residual)),
         ],
         parameters,
-        inputs: vec![Source::Input(0), Source::Input(1), source(2), source(3)],
+        inputs: vec![
+            Source::Input(0),
+            Source::Input(1),
+            source(bias),
+            source(residual),
+        ],
         output: 0,
         workgroups: workgroups_for(y.len()),
     }])
@@ -127,7 +150,8 @@ pub(super) fn conv(request: &Request<'_>) -> Result<Vec<Dispatch>, String> {
 
 pub(super) fn pool(request: &Request<'_>) -> Result<Vec<Dispatch>, String> {
     let kernel = request.attributes.ints("kernel_shape").map_err(reason)?;
-    let kernel: Vec<usize> = kernel.iter().map(|&k| k.max(1) as usize).collect();
+    let size = |&k: &i64| usize::try_from(k.max(1)).map_err(|_| format!("kernel_shape {k}"));
+    let kernel = kernel.iter().map(size).collect::<Result<Vec<_>, _>>()?;
     let shape = request.input(0)?.shape;
     if shape.len() != 4 {
         return Err("only for images of two axes".into());

@@ -6,6 +6,7 @@ use super::{Aggregate, Comparison, Forest, TreeNode, broken};
 use crate::error::OpError;
 use crate::graph::Attributes;
 use crate::kernels::conversion::convert;
+use crate::limits;
 use crate::tensor::{Buffer, DataType, Tensor, TensorViewMut};
 
 /// A count that is no larger than any real model needs.
@@ -18,10 +19,10 @@ pub(super) fn count(node: &Attributes, name: &str, default: i64) -> Result<usize
 }
 
 fn tensor_doubles(tensor: &Tensor) -> Result<Vec<f64>, OpError> {
-    let mut bytes = Buffer::zeroed(tensor.len() * 8);
+    let mut bytes = Buffer::try_zeroed(tensor.len() * 8)?;
     let mut wide = TensorViewMut::from_bytes(DataType::Float64, tensor.shape(), &mut bytes);
     convert(tensor.view(), &mut wide, Default::default())?;
-    Ok(wide.as_mut_slice::<f64>()?.to_vec())
+    Ok(limits::copied(wide.as_mut_slice::<f64>()?))
 }
 
 /// Numbers as a list of floats or, under another name, as a tensor.
@@ -74,8 +75,8 @@ pub(super) fn by_node_ids(
         let found = places.get(&(tree, id)).copied();
         found.ok_or_else(|| broken(format!("no node {id} in tree {tree}")))
     };
-    let mut is_child = vec![false; n];
-    let mut nodes = Vec::with_capacity(n);
+    let mut is_child = limits::filled(false, n);
+    let mut nodes = limits::with_room(n);
     for i in 0..n {
         let comparison = match modes[i].as_str() {
             "LEAF" => None,
@@ -174,7 +175,7 @@ pub(super) fn by_position(node: &Attributes) -> Result<Forest, OpError> {
         let id = index("nodes", id)?;
         Ok(if is_leaf { n.saturating_add(id) } else { id })
     };
-    let mut nodes = Vec::with_capacity(n + weights.len());
+    let mut nodes = limits::with_room(n + weights.len());
     for i in 0..n {
         let comparison = match modes[i] {
             0 => Comparison::LessOrEqual,
