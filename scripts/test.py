@@ -159,6 +159,11 @@ SUITES = [
     Suite("browser", "the site, the models (wasm and WebGPU) and the server's pages in headless Chromium",
           [*SITE, npm_packages("tests/browser"), CHROMIUM, BUILT_LETHE],
           ["node", "tests/browser/run.mjs"], counts.last_line),
+    Suite("ecosystem", "other people's programs, unchanged, on Lethe and on onnxruntime-web, in Node and Chromium",
+          [*SITE, python_packages, npm_packages("tests/ecosystem", ("npm", "ci", "--ignore-scripts")),
+           npm_packages("tests/browser"), CHROMIUM],
+          ["bash", "-c", "target/venv/bin/python tests/ecosystem/models.py target/ecosystem/models && "
+                         "node tests/ecosystem/run.mjs"], counts.last_line),
     Suite("demo", "the demo comes to its end", [absent(DEMO, "make", "demo")], [DEMO], demo_counts),
     *[verify(*row, models=EMBEDDED, needs=[]) for row in VERIFY],
     *[verify(f"{name}-real", f"{about}, real models", options, models=REAL,

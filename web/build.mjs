@@ -3,7 +3,10 @@
  * Builds the npm package into `web/pkg`: `node web/build.mjs [--quick] [NAME…]`, after `npm ci` in
  * `web`.
  *
- *     cargo build (SIMD128, relaxed SIMD, WebGPU) → wasm-bindgen → wasm-opt → tsc
+ *     cargo build (SIMD128, relaxed SIMD, WebGPU) → wasm-bindgen → wasm-opt → pkg/lethe-*.wasm
+ *                                                       └► glue/*.js ┐
+ *                                                           lib/*.ts ┴► esbuild → pkg/*.js, *.cjs
+ *                                                                    └► dts-bundle-generator → pkg/*.d.ts
  *
  * wasm-bindgen comes out of its library, by the crate `web/tools`. With `--quick` the modules are
  * those of a debug build, as tests use them: the same code, compiled in a fraction of the time and
@@ -19,15 +22,17 @@
 import { execFile } from "node:child_process";
 import { createHash } from "node:crypto";
 import { existsSync } from "node:fs";
-import { mkdir, readFile, readdir, rm, writeFile } from "node:fs/promises";
+import { copyFile, mkdir, readFile, readdir, rm, writeFile } from "node:fs/promises";
 import { homedir } from "node:os";
 import { join } from "node:path";
 import { promisify } from "node:util";
-import { brotliCompress, constants } from "node:zlib";
+import { brotliCompress, constants, gzipSync } from "node:zlib";
 
 const WEB = import.meta.dirname;
 const ROOT = join(WEB, "..");
 const PKG = join(WEB, "pkg");
+/** What wasm-bindgen makes, in the form that `lib` takes it. */
+const GLUE = join(WEB, "glue");
 const MADE = join(ROOT, "target", "web", "made.json");
 /**
  * The build for WebGPU does with what every browser has: the heavy work is the GPU's. Where folder
@@ -98,21 +103,36 @@ async function compile({ name, instructions, target, cargoFeatures }) {
   return readFile(join(folder, "wasm32-unknown-unknown", profile, "lethe_web.wasm"));
 }
 
+/**
+ * Puts wasm-bindgen's glue where `lib` takes it: a function, each call of which makes a binding of its own,
+ * since wasm-bindgen's knows one instance. Builds that differ in their instructions have the same.
+ */
+async function bindings(name, module) {
+  const { outputFiles: [glue] } = await esbuild.build({
+    stdin: { contents: await readFile(module, "utf8") }, bundle: true, format: "iife", globalName: "glue",
+    write: false, target: "es2022",
+  });
+  const text = `export function makeGlue() {\n${glue.text}return glue;\n}\n`;
+  const file = join(GLUE, `${name}.js`);
+  await writeFile(file, text);
+  await writeFile(join(GLUE, `${name}.d.ts`), 'export declare function makeGlue(): typeof import("./lethe.js");\n');
+}
+
 /** Binds and shrinks a compiled module into the package; its sizes. */
 async function finish({ name }, module, bind) {
   const start = performance.now();
-  const out = join(PKG, name);
-  await rm(out, { recursive: true, force: true });
   const compiled = join(ROOT, "target", "web", `${name}.wasm`);
+  const out = join(ROOT, "target", "web", name);
   await writeFile(compiled, module);
   await run(bind, [compiled, out]);
-  await rm(join(out, "lethe_bg.wasm.d.ts"));
-  const wasm = join(out, "lethe_bg.wasm");
+  const wasm = join(PKG, `lethe-${name}.wasm`);
   await run(process.execPath, [
-    join(WEB, "node_modules", "binaryen", "bin", "wasm-opt"), wasm, "-o", wasm, quick ? "-O0" : "-O3",
-    ...WASM_FEATURES, ...(name === "relaxed" ? ["--enable-relaxed-simd"] : []),
+    join(WEB, "node_modules", "binaryen", "bin", "wasm-opt"), join(out, "lethe_bg.wasm"), "-o", wasm,
+    quick ? "-O0" : "-O3", ...WASM_FEATURES, ...(name === "relaxed" ? ["--enable-relaxed-simd"] : []),
     "--strip-debug", "--strip-target-features",
   ]);
+  await bindings(name, join(out, "lethe.js"));
+  await copyFile(join(out, "lethe.d.ts"), join(GLUE, "lethe.d.ts"));
   const bytes = await readFile(wasm);
   const brotli = await promisify(brotliCompress)(bytes, {
     params: {
@@ -125,11 +145,63 @@ async function finish({ name }, module, bind) {
   return { rawBytes: bytes.length, brotliBytes: brotli.length };
 }
 
+/** The forms of the package's JavaScript. What says where it is differs between them. */
+const HERE = {
+  cjs: 'const lethe_here = require("node:url").pathToFileURL(__filename).href;',
+  // A page's script, or a worker's that was imported.
+  iife: 'const lethe_here = globalThis.document?.currentScript?.src ?? location.href;',
+};
+const FORMS = [
+  { entry: "index", out: "index.js", format: "esm" },
+  { entry: "index", out: "index.cjs", format: "cjs" },
+  { entry: "index", out: "script.js", format: "iife", globalName: "ort", minify: true },
+  { entry: "inline", out: "inline.js", format: "esm", minify: true },
+  { entry: "worker", out: "worker.js", format: "iife", minify: true, hasNoAddress: true },
+];
+
+/** Says whether one glue does for both builds of the CPU. */
+async function checkGlue() {
+  const [simd128, relaxed] = await Promise.all(
+    ["simd128", "relaxed"].map((name) => readFile(join(GLUE, `${name}.js`), "utf8")),
+  );
+  if (simd128 !== relaxed) throw new Error("simd128 and relaxed differ in their bindings: engine.ts takes one for both");
+}
+
+/** Bundles `lib` into the forms of the package: each is one file, and no other is referred to in it. */
+async function bundle() {
+  await checkGlue();
+  const compressed = gzipSync(await readFile(join(PKG, "lethe-simd128.wasm")), { level: 9 });
+  await writeFile(join(GLUE, "inline.js"), `export const COMPRESSED = "${compressed.toString("base64")}";\n`);
+  await writeFile(join(GLUE, "inline.d.ts"), "export declare const COMPRESSED: string;\n");
+  for (const { entry, out, format, globalName, minify = false, hasNoAddress = false } of FORMS) {
+    const here = hasNoAddress ? undefined : HERE[format];
+    await esbuild.build({
+      entryPoints: [join(WEB, "lib", `${entry}.ts`)], outfile: join(PKG, out), bundle: true, format, minify,
+      ...(globalName && { globalName }), target: "es2022", platform: "neutral", legalComments: "none",
+      ...(here && { banner: { js: here }, define: { "import.meta.url": "lethe_here" } }),
+    });
+  }
+  const bin = join(WEB, "node_modules", ".bin");
+  await run(process.execPath, [join(WEB, "node_modules", "typescript", "bin", "tsc"), "--project", WEB, "--noEmit"]);
+  await run(join(bin, "dts-bundle-generator"), [
+    "--project", join(WEB, "tsconfig.json"), "--no-banner", "--export-referenced-types", "false",
+    "--out-file", join(PKG, "exports.d.ts"), join(WEB, "lib", "exports.ts"),
+  ]);
+  await copyFile(join(PKG, "exports.d.ts"), join(PKG, "exports.d.cts"));
+  // The generator knows no default export that is the module itself.
+  for (const [file, all] of [["index.d.ts", "exports.js"], ["index.d.cts", "exports.cjs"], ["inline.d.ts", "exports.js"]]) {
+    const text = `export * from "./${all}";\nimport * as lethe from "./${all}";\nexport default lethe;\n`;
+    await writeFile(join(PKG, file), text);
+  }
+}
+
 if (!existsSync(join(WEB, "node_modules"))) {
   console.error("run `npm ci` in web first");
   process.exit(2);
 }
+const esbuild = await import("esbuild");
 await mkdir(PKG, { recursive: true });
+await mkdir(GLUE, { recursive: true });
 await mkdir(join(ROOT, "target", "web"), { recursive: true });
 const made = existsSync(MADE) ? JSON.parse(await readFile(MADE, "utf8")) : {};
 
@@ -146,8 +218,9 @@ const tools = sha256(
 async function build(options, module) {
   const key = sha256(module, tools, profile);
   const stands = made[options.name];
-  const wasm = join(PKG, options.name, "lethe_bg.wasm");
-  if (stands?.key === key && existsSync(wasm) && sha256(await readFile(wasm)) === stands.sha256) return;
+  const wasm = join(PKG, `lethe-${options.name}.wasm`);
+  const glue = join(GLUE, `${options.name}.js`);
+  if (stands?.key === key && existsSync(glue) && existsSync(wasm) && sha256(await readFile(wasm)) === stands.sha256) return;
   const sizes = await finish(options, module, bind);
   made[options.name] = { key, sha256: sha256(await readFile(wasm)), sizes };
 }
@@ -167,10 +240,11 @@ try {
   await writeFile(MADE, `${JSON.stringify(made)}\n`);
 }
 // What an earlier version of the sources left is not to be published.
+const modules = BUILDS.map(({ name }) => `lethe-${name}.wasm`);
 for (const entry of await readdir(PKG)) {
-  if (!BUILDS.some(({ name }) => name === entry)) await rm(join(PKG, entry), { recursive: true });
+  if (!modules.includes(entry)) await rm(join(PKG, entry), { recursive: true });
 }
-await run(process.execPath, [join(WEB, "node_modules", "typescript", "bin", "tsc"), "--project", WEB]);
+await bundle();
 const sizes = Object.fromEntries(BUILDS.map(({ name }) => [name, made[name]?.sizes]));
 await writeFile(join(PKG, "sizes.json"), `${JSON.stringify(sizes)}\n`);
 for (const { name } of wanted) {

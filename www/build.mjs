@@ -37,7 +37,8 @@ await rm(DIST, { recursive: true, force: true });
 await cp(join(WWW, "site"), DIST, { recursive: true });
 await cp(join(ROOT, "web", "pkg"), join(DIST, "lethe"), {
   recursive: true,
-  filter: (path) => !path.endsWith(".d.ts"),
+  // Pages take the module, its worker and its WebAssembly.
+  filter: (path) => !/\.d\.c?ts$|\.cjs$|inline\.js$/.test(path),
 });
 for (const file of ["model.onnx", "strokes.json"]) {
   await cp(join(ROOT, "models", "digits", file), join(DIST, "models", "digits", file));

@@ -56,11 +56,12 @@ async function find(mounts, path) {
  *
  * @param {Record<string, string>} mounts address prefix → folder; the first that has the file wins
  * @param {number} port 0 for any free one
+ * @param {Record<string, string>} headers of each answer
  * @returns {Promise<{origin: string, close: () => void}>}
  */
-export async function serve(mounts, port = 0) {
+export async function serve(mounts, port = 0, headers = HEADERS) {
   const server = createServer(async (request, response) => {
-    const answer = (status, headers = {}) => response.writeHead(status, { ...HEADERS, ...headers });
+    const answer = (status, more = {}) => response.writeHead(status, { ...headers, ...more });
     if (request.method !== "GET" && request.method !== "HEAD") return answer(405).end();
     let path;
     try {

@@ -14,7 +14,7 @@ mod layout;
 mod lifetimes;
 mod placement;
 
-pub use execute::{Profile, RunOptions, RunState, StepProfile};
+pub use execute::{Pause, Profile, RunOptions, RunState, StepProfile};
 pub use layout::{Layout, StepKind};
 pub use placement::{DeviceMemory, Placed, Placement};
 

@@ -11,7 +11,7 @@ pub use checks::SplitName;
 
 use accelerator::Accelerator;
 use bytes::Bytes;
-use checks::{SharedNames, check_inputs, names};
+use checks::{SharedNames, as_scalar, check_inputs, names};
 use overrides::Overrides;
 use smallvec::SmallVec;
 use std::collections::HashMap;
@@ -26,7 +26,7 @@ use crate::kernels::threads::Threads;
 use crate::onnx::external_data::{ExternalData, NoExternalData};
 use crate::onnx::{self, proto};
 use crate::operator::InputValue;
-use crate::plan::{Layout, Plan, Profile, RunOptions, RunState, StepKind};
+use crate::plan::{Layout, Pause, Plan, Profile, RunOptions, RunState, StepKind};
 use crate::rewrite::{self, RewriteReport, Wanted};
 use crate::tensor::{DataType, Tensor, Value};
 
@@ -283,16 +283,59 @@ impl Session {
                 made = values.into_iter().map(Some).collect();
             }
         }
-        order
-            .iter()
-            .map(|&i| {
-                let name = self.outputs[i].name.to_string();
-                match made[i].take() {
-                    Some(value) => Ok((name, value)),
-                    None => Err(Error::invalid(format!("output {name:?} was not made"))),
-                }
-            })
-            .collect()
+        self.named(&order, &mut made)
+    }
+
+    /// The outputs at these places with their names.
+    fn named(
+        &self,
+        order: &[usize],
+        made: &mut [Option<Value>],
+    ) -> Result<Vec<(String, Value)>, Error> {
+        let named = order.iter().map(|&i| {
+            let name = self.outputs[i].name.to_string();
+            match made[i].take() {
+                Some(value) => Ok((name, value)),
+                None => Err(Error::invalid(format!("output {name:?} was not made"))),
+            }
+        });
+        named.collect()
+    }
+
+    /// The same with pauses between the steps of a run on the CPU, for threads that have other things to
+    /// do: after each step `pause` says whether to wait, and for what. An error of that ends the run.
+    ///
+    /// # Errors
+    /// As [`Session::run_async`], and those of the pauses.
+    pub async fn run_with_pauses(
+        &self,
+        inputs: &[(&str, Value)],
+        wanted: Option<&[&str]>,
+        pause: &dyn Fn() -> Option<Pause>,
+    ) -> Result<Vec<(String, Value)>, Error> {
+        if let Some(other) = self.overriding(inputs)? {
+            return Box::pin(other.run_with_pauses(inputs, wanted, pause)).await;
+        }
+        if self.accelerator.is_some() {
+            return self.run_async(inputs, wanted).await;
+        }
+        let order = self.order(wanted)?;
+        let ordered = self.ordered(inputs)?;
+        self.check(&ordered)?;
+        let mut made: Vec<Option<Value>> = vec![None; self.outputs.len()];
+        let mut state = self.take_state();
+        let options = self.run_options();
+        let mut take = |i: usize, value: InputValue<'_>| {
+            made[i] = value.to_value();
+            Ok(())
+        };
+        let run = self
+            .plan
+            .run_with_pauses(&ordered, &mut state, options, pause, &mut take);
+        let result = run.await;
+        self.give_state(state);
+        result?;
+        self.named(&order, &mut made)
     }
 
     /// Where each step that runs on data would run for inputs of these types and shapes
@@ -362,31 +405,38 @@ impl Session {
         result
     }
 
-    /// Runs once, adding the time of each step of the plan to `profile` by a clock.
+    /// Runs once, always on the CPU, adding the time of each step of the plan to `profile` by a clock.
     ///
     /// # Errors
     /// As [`Session::run`].
     pub fn run_profiled(
         &self,
         inputs: &[(&str, Value)],
+        wanted: Option<&[&str]>,
         profile: &mut Profile,
-        clock: &(dyn Fn() -> u64 + Sync),
-    ) -> Result<(), Error> {
+        clock: &dyn Fn() -> u64,
+    ) -> Result<Vec<(String, Value)>, Error> {
         if let Some(other) = self.overriding(inputs)? {
-            return other.run_profiled(inputs, profile, clock);
+            return other.run_profiled(inputs, wanted, profile, clock);
         }
+        let order = self.order(wanted)?;
         let inputs = self.ordered(inputs)?;
         self.check(&inputs)?;
+        let mut made: Vec<Option<Value>> = vec![None; self.outputs.len()];
+        let mut take = |i: usize, value: InputValue<'_>| {
+            made[i] = value.to_value();
+            Ok(())
+        };
         let mut state = self.take_state();
-        let clock: &dyn Fn() -> u64 = clock;
         let profile = Some((profile, clock));
         let options = self.run_options();
         let plan = &self.plan;
         let result = self
             .budget
-            .keep(|| plan.run_profiled(&inputs, &mut state, options, profile, &mut |_, _| Ok(())));
+            .keep(|| plan.run_profiled(&inputs, &mut state, options, profile, &mut take));
         self.give_state(state);
-        result
+        result?;
+        self.named(&order, &mut made)
     }
 
     /// The layout that a run on inputs of these types and shapes uses: its memory, what is known
@@ -508,11 +558,12 @@ impl Session {
         self.inputs
             .iter()
             .zip(given)
-            .map(|(info, value)| {
-                value.ok_or_else(|| Error::MissingInput {
+            .map(|(info, value)| match value {
+                Some(value) => Ok(as_scalar(info, value)),
+                None => Err(Error::MissingInput {
                     name: info.name.to_string(),
                     expected: names(&self.inputs),
-                })
+                }),
             })
             .collect()
     }

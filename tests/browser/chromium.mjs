@@ -15,19 +15,24 @@ const FLAGS = [
   "--no-first-run", "--disable-component-update", "--disable-sync",
 ];
 
-/** Starts both; without a browser it says so and ends the process with exit status 2. */
-export async function open() {
+/** Starts a browser; without one it says so and ends the process with exit status 2. */
+export function launch() {
   const executablePath = process.env.CHROMIUM ?? BROWSERS.find(existsSync);
   if (!executablePath) {
     console.error("no Chromium: install it, or name it in CHROMIUM");
     process.exit(2);
   }
+  return chromium.launch({ executablePath, args: FLAGS });
+}
+
+/** Starts both. */
+export async function open() {
+  const browser = await launch();
   const server = await serve({
     "/harness/": join(import.meta.dirname, "harness"),
     [MOUNT]: ROOT,
     "/": join(ROOT, "www", "dist"),
   });
-  const browser = await chromium.launch({ executablePath, args: FLAGS });
   const close = async () => {
     await browser.close();
     server.close();

@@ -1,5 +1,6 @@
 import { LetheError } from "./errors.js";
-import { open, type Download, type Source } from "./source.js";
+import { warnOnce } from "./env.js";
+import { open, type Download } from "./source.js";
 
 /**
  * Models kept in the browser's Cache API under their own SHA-256, so that a model is downloaded
@@ -10,32 +11,42 @@ const CACHE = "lethe-models";
 /** The entry's address; the domain is reserved and never resolves. */
 const entry = (sha256: string) => `https://lethe.invalid/sha256/${sha256}`;
 
-/** The model from the cache, or from its source; `store` says that it is not in the cache yet. */
-export async function openCached(
-  source: Source,
-  sha256: string | undefined,
-  cached: boolean,
-  signal?: AbortSignal,
-): Promise<{ download: Download; store: boolean }> {
-  if (cached && sha256 && typeof caches === "object") {
-    const hit = await (await caches.open(CACHE)).match(entry(sha256));
-    if (hit?.body) {
-      const length = Number(hit.headers.get("content-length"));
-      return { download: { stream: hit.body, length }, store: false };
-    }
-    return { download: await open(source, signal), store: true };
+/** Browsers have the Cache API where the page came securely; a page may be forbidden to use it. */
+async function opened(): Promise<Cache | undefined> {
+  if (typeof caches !== "object") return undefined;
+  try {
+    return await caches.open(CACHE);
+  } catch (thrown) {
+    warnOnce("LETHE-CACHE", `the model is not kept: ${(thrown as Error).message}`);
+    return undefined;
   }
-  return { download: await open(source, signal), store: false };
+}
+
+/** A kept model. */
+export async function kept(sha256: string): Promise<Download | undefined> {
+  const hit = await (await opened())?.match(entry(sha256));
+  if (!hit) return undefined;
+  return open({ pieces: [await hit.blob()] });
 }
 
 /** Keeps a model. Where the browser has no room, the model is downloaded again next time. */
-export async function store(sha256: string, bytes: Uint8Array<ArrayBuffer>): Promise<void> {
+export async function keep(sha256: string, bytes: Uint8Array<ArrayBuffer>): Promise<void> {
+  const cache = await opened();
+  if (!cache) return;
   const headers = { "content-length": String(bytes.length), "content-type": "application/octet-stream" };
   try {
-    await (await caches.open(CACHE)).put(entry(sha256), new Response(bytes, { headers }));
+    await cache.put(entry(sha256), new Response(bytes, { headers }));
   } catch (thrown) {
-    if (!(thrown instanceof DOMException)) throw thrown;
+    const why = (thrown as Error).name === "QuotaExceededError"
+      ? "the browser has no room for it; clearModelCache() makes some"
+      : (thrown as Error).message;
+    warnOnce("LETHE-CACHE", `the model of ${bytes.length} bytes is not kept: ${why}`);
   }
+}
+
+/** Forgets a model. */
+export async function forget(sha256: string): Promise<void> {
+  await (await opened())?.delete(entry(sha256));
 }
 
 /** Forgets all kept models. */
@@ -43,11 +54,24 @@ export async function clearModelCache(): Promise<void> {
   if (typeof caches === "object") await caches.delete(CACHE);
 }
 
-/** Rejects bytes that are not what `sha256` promised. */
-export async function verify(bytes: Uint8Array<ArrayBuffer>, sha256: string): Promise<void> {
-  const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", bytes));
-  const found = [...digest].map((byte) => byte.toString(16).padStart(2, "0")).join("");
-  if (found !== sha256) {
-    throw new LetheError("LETHE-MODEL-HASH", `expected a model with sha256 ${sha256}, found ${found}`);
-  }
+/**
+ * Does something while no other page of this origin does it for the same model, so that two tabs do
+ * not download it at once: the second finds it kept.
+ */
+export async function alone<T>(sha256: string, signal: AbortSignal | undefined, work: () => Promise<T>): Promise<T> {
+  const locks = typeof navigator === "object" ? navigator.locks : undefined;
+  if (!locks) return work();
+  // A signal that was aborted would be refused with an error of its own.
+  signal?.throwIfAborted();
+  return await locks.request(`lethe-model-${sha256}`, signal ? { signal } : {}, work) as T;
 }
+
+/** The SHA-256 of bytes, in hexadecimal; `undefined` where the platform does not compute it. */
+export async function hashOf(bytes: Uint8Array<ArrayBuffer>): Promise<string> {
+  if (!globalThis.crypto?.subtle) {
+    throw new LetheError("LETHE-MODEL-HASH", "sha256: this page cannot compute it; it must be served by https or from localhost");
+  }
+  const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", bytes));
+  return [...digest].map((byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+

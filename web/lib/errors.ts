@@ -5,12 +5,17 @@
  *
  * | code | meaning |
  * | --- | --- |
- * | `LETHE-OPTION` | an option is unknown or has a wrong value |
- * | `LETHE-TENSOR` | a tensor's data do not fit its type or shape |
- * | `LETHE-FETCH` | the model could not be downloaded or read |
+ * | `LETHE-OPTION` | an option has a wrong value (an unknown one is a warning) |
+ * | `LETHE-TENSOR` | a tensor's data do not fit its type or shape, or are gone |
+ * | `LETHE-INPUT-NAN` | an input has NaN in it, which the option `refuseNaN` forbids |
+ * | `LETHE-FETCH` | the model or the package's WebAssembly could not be downloaded or read |
  * | `LETHE-MODEL-HASH` | the model is not the one that `sha256` promised |
+ * | `LETHE-WORKER` | the worker cannot be started |
  * | `LETHE-RELEASED` | the session was released before |
  * | `LETHE-CRASHED` | the engine stopped in the middle, as when memory ran out |
+ *
+ * Two come to the console only: `LETHE-CACHE` (the model could not be kept) and `LETHE-VERIFY` (a
+ * backend gave other answers than the CPU).
  */
 export class LetheError extends Error {
   override readonly name = "LetheError";
@@ -39,7 +44,8 @@ export function toLetheError(thrown: unknown): unknown {
     if (typeof code === "string" && code.startsWith("LETHE-")) {
       return new LetheError(code, thrown.message);
     }
-    if (thrown instanceof WebAssembly.RuntimeError) {
+    // A trap, or a stack that is full: the engine's memory is in no known state.
+    if (thrown instanceof WebAssembly.RuntimeError || thrown instanceof RangeError) {
       return new LetheError("LETHE-CRASHED", `the engine stopped: ${thrown.message}`);
     }
   }

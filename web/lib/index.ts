@@ -1,14 +1,26 @@
 /**
  * Lethe: runs ONNX models in the browser and in Node, and forgets the data.
  *
- * Names follow onnxruntime-web, so that moving over is a change of one import.
+ * Names are onnxruntime-web's, so that moving over is a change of one import.
  *
  * @module
  */
-export { clearModelCache } from "./cache.js";
-export { LetheError } from "./errors.js";
-export type { Backend, Description, Numerics, Placement, Progress, ValueMetadata } from "./model.js";
-export { InferenceSession, type Feeds, type RunOptions, type SessionOptions } from "./session.js";
-export type { ModelInput } from "./source.js";
-export { Tensor, type TensorData, type TensorInput, type TensorType } from "./tensor.js";
-export type { OnnxValue } from "./wire.js";
+import * as lethe from "./exports.js";
+import { supplyModules } from "./modules.js";
+import { supplyWorker } from "./platform.js";
+
+// Bundlers copy what such addresses name: each stands here once, in full.
+supplyModules((build) => {
+  switch (build) {
+    case "simd128":
+      return new URL("./lethe-simd128.wasm", import.meta.url);
+    case "relaxed":
+      return new URL("./lethe-relaxed.wasm", import.meta.url);
+    case "webgpu":
+      return new URL("./lethe-webgpu.wasm", import.meta.url);
+  }
+});
+supplyWorker(() => new URL("./worker.js", import.meta.url));
+
+export * from "./exports.js";
+export default lethe;

@@ -1,171 +1,334 @@
 /** A model loaded in this thread: what a worker holds, or a session without one. */
 
-import { openCached, store, verify } from "./cache.js";
-import { instantiate, type Build, type Engine } from "./engine.js";
-import type { Session, Value, ValueDescription } from "./simd128/lethe.js";
-import type { Source } from "./source.js";
-import { typeOfCode, type TensorType } from "./tensor.js";
+import type { ModelBytes, Session, Value, ValueDescription as EngineValue } from "../glue/lethe.js";
+import { alone, forget, hashOf, keep, kept } from "./cache.js";
+import type {
+  Backend, Build, Description, Numerics, Placement, Progress, ValueDescription,
+} from "./description.js";
+import { entriesOf, typeOfCode, zeros } from "./element_types.js";
+import { instantiate, type Engine } from "./engine.js";
+import { LetheError, toRecord, type ErrorRecord } from "./errors.js";
+import { foreign } from "./foreign.js";
+import type { Ran, WireFeeds } from "./messages.js";
+import { nextTurn } from "./platform.js";
+import { open, type Download, type FileSource, type Source } from "./source.js";
 import { fromEngine, toEngine, type WireValue } from "./wire.js";
-
-/** Where a session computes. */
-export type Backend = "wasm" | "webgpu";
-
-/** How results are defined; see the option `numerics`. */
-export type Numerics = "fast" | "reproducible";
-
-/** How far loading is. */
-export interface Progress {
-  /** `download`: bytes come in; `prepare`: the model is being optimised; `ready`: it can be run. */
-  phase: "download" | "prepare" | "ready";
-  /** Bytes of the model so far. */
-  loaded: number;
-  /** Bytes of the model; `undefined` where the server did not say. */
-  total: number | undefined;
-}
 
 /** All that loading needs, in a form that a worker can be sent. */
 export interface LoadRequest {
   build: Build;
   module: WebAssembly.Module;
   source: Source;
+  files: FileSource[];
   backend: Backend;
   numerics: Numerics;
+  rewrite: boolean;
+  freeDimensions: Record<string, number>;
   sha256: string | undefined;
   cache: boolean;
+  /** Inputs of a first run; `true` for zeros. */
+  warmup: boolean | WireFeeds;
 }
 
-/** Name, type and shape of an input or output. */
-export type ValueMetadata =
-  | {
-      readonly name: string;
-      readonly isTensor: true;
-      readonly type: TensorType;
-      /** Sizes of the axes: a number, a name, or `undefined` where anything goes. */
-      readonly shape: readonly (number | string | undefined)[];
-    }
-  | { readonly name: string; readonly isTensor: false };
-
-/** What there is to know of a loaded model. */
-export interface Description {
-  backend: Backend;
-  inputs: ValueMetadata[];
-  outputs: ValueMetadata[];
-  /** The tool that wrote the file, with its version. */
-  producer: string;
-  /** Opset versions by domain. */
-  opsets: Record<string, number>;
-  /** How often each operator runs, after optimisation; those of subgraphs are not counted. */
-  operators: Record<string, number>;
-  /** Bytes of the file. */
-  fileBytes: number;
-  /** Bytes of the weights that the model runs with. */
-  weightBytes: number;
+/** Whom loading tells how it goes. */
+export interface Listener {
+  progress(progress: Progress): void;
+  warning(warning: ErrorRecord): void;
 }
 
-/** Where a step of the plan runs. */
-export interface Placement {
-  /** The node's name. */
-  node: string;
-  /** The operator's type, such as `Conv`. */
-  operator: string;
-  device: "cpu" | "webgpu";
-  /** Why it runs on the CPU, where another device was asked for. */
-  reason: string | undefined;
-}
+/** The least time between two reports of one phase, in milliseconds. */
+const PAUSE = 100;
 
 /** A loaded model in this thread. */
 export class Model {
   private constructor(
     readonly description: Description,
     private readonly engine: Engine,
-    private readonly session: Session,
+    private session: Session | undefined,
   ) {}
 
   /** Downloads and prepares a model. */
-  static async load(
-    request: LoadRequest,
-    onProgress: (progress: Progress) => void,
-    signal?: AbortSignal,
-  ): Promise<Model> {
-    const engine = await instantiate(request.build, request.module);
-    const { download, store: keep } = await openCached(
-      request.source, request.sha256, request.cache, signal,
-    );
-    const total = download.length;
-    const bytes = new engine.ModelBytes(total ?? 0);
-    let loaded = 0;
+  static async load(request: LoadRequest, listener: Listener, signal?: AbortSignal): Promise<Model> {
+    const loader = new Loader(await instantiate(request.build, request.module), listener, signal);
     try {
-      onProgress({ phase: "download", loaded, total });
-      const reader = download.stream.getReader();
-      for (;;) {
-        signal?.throwIfAborted();
-        const { done, value } = await reader.read();
-        if (done) break;
-        bytes.push(value);
-        loaded += value.length;
-        onProgress({ phase: "download", loaded, total });
-      }
-      if (request.sha256) {
-        const copy = bytes.copy() as Uint8Array<ArrayBuffer>;
-        await verify(copy, request.sha256);
-        if (keep) await store(request.sha256, copy);
-      }
-      onProgress({ phase: "prepare", loaded, total: loaded });
-      signal?.throwIfAborted();
-    } catch (thrown) {
-      bytes.free();
-      throw thrown;
+      return await Model.#loaded(request, loader, listener, signal);
+    } finally {
+      loader.hush();
     }
-    // The engine takes the bytes with it, whether it succeeds or not.
-    const session = await engine.Session.load(bytes, request.backend, request.numerics);
-    onProgress({ phase: "ready", loaded, total: loaded });
-    return new Model(describe(session, request.backend, loaded), engine, session);
   }
 
-  /** Runs the model; outputs in the order of `wanted`, or of the model. */
-  async run(feeds: [string, WireValue][], wanted: string[] | undefined): Promise<WireValue[]> {
-    return (await this.session.run(...this.#inputs(feeds), wanted)).map(fromEngine);
+  static async #loaded(
+    request: LoadRequest, loader: Loader, listener: Listener, signal: AbortSignal | undefined,
+  ): Promise<Model> {
+    const { engine } = loader;
+    const bytes = await loader.model(request);
+    const files = await loader.files(bytes, request).catch((thrown) => {
+      bytes.free();
+      throw thrown;
+    });
+    loader.report("prepare");
+    const free = Object.entries(request.freeDimensions);
+    // The engine takes bytes and files with it, whether it succeeds or not.
+    const session = await engine.Session.load(
+      bytes, files, request.backend, request.numerics, request.rewrite,
+      free.map(([name]) => name), Float64Array.from(free, ([, size]) => size),
+    );
+    const model = new Model(describe(session, engine, request.backend, loader.loaded), engine, session);
+    if (request.warmup !== false) {
+      loader.report("warmup");
+      await model.#warmUp(request.warmup, listener);
+      model.description.memoryBytes = engine.memoryBytes();
+    }
+    loader.report("ready");
+    return model;
+  }
+
+  /**
+   * Runs the model; outputs in the order of `wanted`, or of the model. With a signal, the thread has its
+   * turn now and then between two steps, so that somebody can abort.
+   */
+  async run(
+    feeds: WireFeeds, wanted: string[] | undefined, timed: boolean, signal?: AbortSignal,
+  ): Promise<Ran> {
+    const session = this.#alive();
+    const [names, values] = this.#inputs(feeds);
+    if (!timed) {
+      const outputs = await session.run(names, values, wanted, signal && pauses(signal));
+      return { outputs: outputs.map(fromEngine), times: [] };
+    }
+    const ran = session.runTimed(names, values, wanted, () => performance.now());
+    const [nodes, operators, ms, outputs] = [ran.nodes, ran.operators, ran.ms, ran.takeOutputs()];
+    ran.free();
+    const times = nodes.map((node, i) => ({ node, operator: operators[i] ?? "", ms: ms[i] ?? 0 }));
+    return { outputs: outputs.map(fromEngine), times };
   }
 
   /** Where each step that runs on data would run for such inputs. */
-  async placement(feeds: [string, WireValue][]): Promise<Placement[]> {
-    return this.session.placement(...this.#inputs(feeds)).map((step) => {
+  async placement(feeds: WireFeeds): Promise<Placement[]> {
+    return this.#alive().placement(...this.#inputs(feeds)).map((step) => {
       const { node, operator, device, reason } = step;
       step.free();
       return { node, operator, device: device as Placement["device"], reason };
     });
   }
 
-  /** Overwrites what runs left in memory, and frees the model. */
+  /** Overwrites what runs left in memory, and lets go of the engine with all its memory. */
   release(): void {
-    this.session.wipe();
-    this.session.free();
+    this.session?.wipe();
+    this.session?.free();
+    this.session = undefined;
   }
 
-  #inputs(feeds: [string, WireValue][]): [string[], Value[]] {
+  /** A first run, whose failure is no error: the sizes may have been none that the model takes. */
+  async #warmUp(inputs: true | WireFeeds, listener: Listener): Promise<void> {
+    try {
+      await this.run(inputs === true ? madeUp(this.description.inputs) : inputs, undefined, false);
+    } catch (thrown) {
+      const { code, message } = toRecord(thrown);
+      if (code === "LETHE-CRASHED") throw thrown;
+      listener.warning({ code, message: `the warm-up did not run, give it inputs: ${message}` });
+    }
+  }
+
+  #alive(): Session {
+    if (this.session) return this.session;
+    throw new LetheError("LETHE-RELEASED", "the session was released");
+  }
+
+  #inputs(feeds: WireFeeds): [string[], Value[]] {
     return [feeds.map(([name]) => name), feeds.map(([, wire]) => toEngine(this.engine, wire))];
   }
 }
 
-function describe(session: Session, backend: Backend, fileBytes: number): Description {
+/** A model on its way into the engine's memory. */
+class Loader {
+  /** Bytes of the model and of the files beside it. */
+  loaded = 0;
+  #total: number | undefined = 0;
+  #reported = 0;
+  #phase: Progress["phase"] | undefined;
+  /** A report that is due. */
+  #late: ReturnType<typeof setTimeout> | undefined;
+
+  constructor(
+    readonly engine: Engine,
+    private readonly listener: Listener,
+    private readonly signal: AbortSignal | undefined,
+  ) {}
+
+  /** Tells of a phase: when it begins and ends, and now and then while it goes on. */
+  report(phase: Progress["phase"]): void {
+    const since = performance.now() - this.#reported;
+    if (phase === this.#phase && since < PAUSE) {
+      this.#late ??= setTimeout(() => this.#tell(), PAUSE - since);
+      return;
+    }
+    if (phase !== this.#phase && this.#late !== undefined) this.#tell();
+    this.#phase = phase;
+    this.#tell();
+  }
+
+  #tell(): void {
+    clearTimeout(this.#late);
+    this.#late = undefined;
+    if (!this.#phase) return;
+    this.#reported = performance.now();
+    const total = this.#phase === "download" ? this.#total : this.loaded;
+    this.listener.progress({ phase: this.#phase, loaded: this.loaded, total });
+  }
+
+  /** Says nothing any more. */
+  hush(): void {
+    clearTimeout(this.#late);
+  }
+
+  /** The model's own file. */
+  async model({ source, sha256, cache }: LoadRequest): Promise<ModelBytes> {
+    if (!sha256) return this.#read(await open(source, this.signal), true);
+    if (!cache) return (await this.#verified(await open(source, this.signal), sha256)).bytes;
+    return alone(sha256, this.signal, async () => {
+      const there = await kept(sha256);
+      if (there) {
+        try {
+          return (await this.#verified(there, sha256)).bytes;
+        } catch (thrown) {
+          if (!(thrown instanceof LetheError)) throw thrown;
+          // Somebody changed it, or it was cut: the address has it.
+          await forget(sha256);
+          this.loaded = 0;
+          this.#total = 0;
+        }
+      }
+      const { bytes, copy } = await this.#verified(await open(source, this.signal), sha256);
+      await keep(sha256, copy);
+      return bytes;
+    });
+  }
+
+  async #verified(download: Download, sha256: string) {
+    const bytes = await this.#read(download, true);
+    try {
+      const copy = bytes.copy() as Uint8Array<ArrayBuffer>;
+      const found = await hashOf(copy);
+      if (found !== sha256) {
+        throw new LetheError("LETHE-MODEL-HASH", `expected a model with sha256 ${sha256}, found ${found}`);
+      }
+      return { bytes, copy };
+    } catch (thrown) {
+      bytes.free();
+      throw thrown;
+    }
+  }
+
+  /** The files beside the model: those given, and by their names those beside its address. */
+  async files(model: ModelBytes, { source, files }: LoadRequest) {
+    const all = new this.engine.ExternalFiles();
+    for (const name of model.externalLocations()) {
+      const given = files.find(({ path }) => isNamed(path, name));
+      const from = given?.source ?? beside(source, name);
+      if (!from) {
+        throw new LetheError(
+          "LETHE-MODEL-EXTERNAL-DATA", `the model has weights in the file ${JSON.stringify(name)}: give it as externalData`,
+        );
+      }
+      all.add(name, await this.#read(await open(from, this.signal), false));
+    }
+    return all;
+  }
+
+  async #read({ pieces, length }: Download, isModel: boolean): Promise<ModelBytes> {
+    this.#total = length === undefined || this.#total === undefined ? undefined : this.#total + length;
+    const bytes = new this.engine.ModelBytes(length ?? 0);
+    const start = this.loaded;
+    try {
+      this.report("download");
+      for await (const piece of pieces) {
+        this.signal?.throwIfAborted();
+        const what = isModel && this.loaded === start && piece.length > 0 ? foreign(piece) : undefined;
+        if (what) throw new LetheError("LETHE-MODEL-MALFORMED", `expected an ONNX model, found ${what}`);
+        bytes.push(piece);
+        this.loaded += piece.length;
+        this.report("download");
+      }
+      this.signal?.throwIfAborted();
+      return bytes;
+    } catch (thrown) {
+      bytes.free();
+      throw thrown;
+    }
+  }
+}
+
+/** How long a run goes on without a pause, in milliseconds: as long as a picture of the page stands. */
+const TURN = 16;
+
+/** Between two steps: nothing, or a promise of going on, which an abort breaks. */
+function pauses(signal: AbortSignal): () => Promise<void> | undefined {
+  let since = performance.now();
+  return () => {
+    if (performance.now() - since < TURN) return undefined;
+    return nextTurn().then(() => {
+      since = performance.now();
+      signal.throwIfAborted();
+    });
+  };
+}
+
+/** Whether a file that was given is the one that a model means: a name, or an address that ends in it. */
+function isNamed(path: string, name: string): boolean {
+  const plain = path.replace(/^(\.\/)+/, "").replace(/[?#].*$/, "");
+  return plain === name.replace(/^(\.\/)+/, "") || plain.endsWith(`/${name}`);
+}
+
+/** The file of a name in the folder of a model that has an address. */
+function beside(source: Source, name: string): Source | undefined {
+  if (!("url" in source) || !/^(https?|file):/.test(source.url)) return undefined;
+  const parts = name.replace(/^(\.\/)+/, "").split("/");
+  // A model is somebody else's: it names no file outside of its folder.
+  if (parts.some((part) => ["", ".", ".."].includes(part))) return undefined;
+  const url = new URL(parts.map(encodeURIComponent).join("/"), source.url);
+  // The page's own right to an address may hang on its query.
+  url.search = new URL(source.url).search;
+  return { url: url.href };
+}
+
+/** Zeros for inputs, where an axis that may have any size has one element. */
+export function madeUp(inputs: readonly ValueDescription[]): WireFeeds {
+  return inputs.map((input): [string, WireValue] => {
+    if (!input.isTensor) return [input.name, { list: [] }];
+    const dims = input.shape.map((size) => (typeof size === "number" ? size : 1));
+    const entries = entriesOf(input.type, dims.reduce((product, dim) => product * dim, 1));
+    return [input.name, { type: input.type, dims, data: zeros(input.type, entries) }];
+  });
+}
+
+function describe(session: Session, engine: Engine, backend: Backend, fileBytes: number): Description {
   return {
     backend,
-    inputs: session.inputs.map(metadata),
-    outputs: session.outputs.map(metadata),
+    inputs: session.inputs.map(value),
+    optionalInputs: session.optionalInputs.map(value),
+    outputs: session.outputs.map(value),
     producer: session.producer,
+    properties: Object.fromEntries(pairs(session.properties)),
     opsets: counts(session.opsets),
     operators: counts(session.operators),
     fileBytes,
     weightBytes: session.weightBytes,
+    memoryBytes: engine.memoryBytes(),
   };
 }
 
-function metadata(value: ValueDescription): ValueMetadata {
-  const { name, dataType, dims } = value;
-  value.free();
-  return dataType === 0
-    ? { name, isTensor: false }
-    : { name, isTensor: true, type: typeOfCode(dataType), shape: dims };
+function value(engine: EngineValue): ValueDescription {
+  const { name, dataType, dims } = engine;
+  engine.free();
+  if (dataType === 0) return { name, isTensor: false };
+  const shape = (dims as (number | string | undefined)[]).map((dim) => dim ?? "");
+  return { name, isTensor: true, type: typeOfCode(dataType), shape };
+}
+
+/** A list of names and values in turn as pairs. */
+function pairs(flat: string[]): [string, string][] {
+  return flat.flatMap((name, i) => (i % 2 === 0 ? [[name, flat[i + 1] ?? ""] as [string, string]] : []));
 }
 
 /** Lines of a name and a number as an object. */

@@ -1,10 +1,15 @@
 /** A model in a worker: nothing blocks the page, and an abort stops the computation at once. */
 
+import type { Description, Placement } from "./description.js";
+import { env } from "./env.js";
 import { LetheError, type ErrorRecord } from "./errors.js";
-import type { Answer, Request } from "./messages.js";
-import type { Description, LoadRequest, Placement, Progress } from "./model.js";
-import { startWorker, type WorkerHandle } from "./platform.js";
-import type { WireValue } from "./wire.js";
+import type { Answer, Ran, Request, WireFeeds } from "./messages.js";
+import type { Listener, LoadRequest } from "./model.js";
+import { notStarted, startWorker, workerAddress, type WorkerHandle } from "./platform.js";
+import { kept } from "./source.js";
+import { trimmed } from "./wire.js";
+
+const DEAF: Listener = { progress: () => {}, warning: () => {} };
 
 /**
  * A model in a worker.
@@ -25,29 +30,28 @@ export class RemoteModel {
   }
 
   /** Starts a worker and loads the model in it. */
-  static async load(
-    request: LoadRequest,
-    onProgress: (progress: Progress) => void,
-    signal?: AbortSignal,
-  ): Promise<RemoteModel> {
-    const model = new RemoteModel(request);
-    model.description = await model.#start(onProgress, signal);
+  static async load(request: LoadRequest, listener: Listener, signal?: AbortSignal): Promise<RemoteModel> {
+    const again = {
+      ...request,
+      source: kept(request.source),
+      files: request.files.map(({ path, source }) => ({ path, source: kept(source) })),
+    };
+    const model = new RemoteModel(again);
+    model.description = await model.#start(request, listener, signal);
     return model;
   }
 
   /** Runs the model, after what was asked for before. */
   async run(
-    feeds: [string, WireValue][],
-    wanted: string[] | undefined,
-    signal?: AbortSignal,
-  ): Promise<WireValue[]> {
-    const answer = await this.#inTurn({ run: { feeds, wanted } }, signal);
-    return (answer as { outputs: WireValue[] }).outputs;
+    feeds: WireFeeds, wanted: string[] | undefined, timed: boolean, signal?: AbortSignal,
+  ): Promise<Ran> {
+    const answer = await this.#inTurn({ run: { feeds: copied(feeds), wanted, timed } }, signal);
+    return (answer as { ran: Ran }).ran;
   }
 
   /** Where each step that runs on data would run for such inputs. */
-  async placement(feeds: [string, WireValue][]): Promise<Placement[]> {
-    const answer = await this.#inTurn({ place: { feeds } });
+  async placement(feeds: WireFeeds): Promise<Placement[]> {
+    const answer = await this.#inTurn({ place: { feeds: copied(feeds) } });
     return (answer as { placement: Placement[] }).placement;
   }
 
@@ -67,28 +71,40 @@ export class RemoteModel {
     return signal ? Promise.race([turn, aborted(signal, turn)]) : turn;
   }
 
-  async #start(onProgress: (progress: Progress) => void, signal?: AbortSignal): Promise<Description> {
+  async #start(request: LoadRequest, listener: Listener, signal?: AbortSignal): Promise<Description> {
+    let started = false;
     const died = (reason: string) => {
       this.#stop();
-      this.#receive({ error: { code: "LETHE-CRASHED", message: reason } });
+      const error = started
+        ? { code: "LETHE-CRASHED", message: reason }
+        : toRecord(notStarted(workerAddress(), reason));
+      this.#receive({ error });
     };
     const receive = (message: unknown) => {
       const answer = message as Answer;
-      if ("progress" in answer) onProgress(answer.progress);
+      if ("started" in answer) started = true;
+      else if ("progress" in answer) listener.progress(answer.progress);
+      else if ("warning" in answer) listener.warning(answer.warning);
       else this.#receive(answer);
     };
     this.#worker = await startWorker(receive, died);
+    const { initTimeout } = env.wasm;
+    const late = initTimeout
+      ? setTimeout(() => started || died(`it said nothing for ${initTimeout} ms`), initTimeout)
+      : undefined;
     try {
-      const answer = await this.#ask({ load: this.#request }, signal);
+      const answer = await this.#ask({ load: request }, signal);
       return (answer as { loaded: Description }).loaded;
     } catch (thrown) {
       this.#stop();
       throw thrown;
+    } finally {
+      clearTimeout(late);
     }
   }
 
   async #restart(signal?: AbortSignal): Promise<void> {
-    const description = await this.#start(() => {}, signal);
+    const description = await this.#start(this.#request, DEAF, signal);
     if (description.fileBytes !== this.description.fileBytes) {
       this.#stop();
       throw new LetheError("LETHE-FETCH", "the model at its address is not the one loaded before");
@@ -132,6 +148,15 @@ export class RemoteModel {
     this.#worker?.terminate();
     this.#worker = undefined;
   }
+}
+
+function toRecord({ code, message }: LetheError): ErrorRecord {
+  return { code, message };
+}
+
+/** Copying an array to a worker copies all of the buffer under it. */
+function copied(feeds: WireFeeds): WireFeeds {
+  return feeds.map(([name, value]) => [name, trimmed(value)]);
 }
 
 /** Rejects with the signal's reason, so that a request that still waits for its turn is given up. */

@@ -1,173 +1,181 @@
-import { bestBuild, compile, findGpu, type Build } from "./engine.js";
+/** Sessions at work: behind `InferenceSession`. */
+
+import { registered, type InferenceSessionHandler } from "./backend.js";
+import type { Backend, Build, Description, Placement, StepTime } from "./description.js";
+import { bestBuild } from "./engine.js";
+import { warnOnce } from "./env.js";
 import { LetheError, toLetheError } from "./errors.js";
-import {
-  Model, type Backend, type Description, type LoadRequest, type Numerics, type Placement,
-  type Progress, type ValueMetadata,
-} from "./model.js";
+import type { Feeds, InferenceSession } from "./inference_session.js";
+import type { WireFeeds } from "./messages.js";
+import { madeUp, Model, type Listener, type LoadRequest } from "./model.js";
+import { compile, findGpu } from "./modules.js";
+import { runOptions, sessionSettings, type Settings } from "./options.js";
+import { hasWorker, writeFile } from "./platform.js";
+import { chromeTrace, type TimedRun } from "./profile.js";
 import { RemoteModel } from "./remote.js";
-import { toSource, type ModelInput, type Source } from "./source.js";
-import type { Tensor } from "./tensor.js";
-import { fromWire, toWire, type OnnxValue, type WireValue } from "./wire.js";
+import { open, type ModelInput } from "./source.js";
+import { partsOf, type Tensor } from "./tensor.js";
+import type { AnyValue } from "./values.js";
+import { disagreement, fromWire, toWire } from "./wire.js";
 
-/** Options of `InferenceSession.create`; an unknown one is an error. */
-export interface SessionOptions {
-  /**
-   * Where to compute. `auto`, the default, takes WebGPU where there is a GPU that can be had, and
-   * WebAssembly otherwise or for reproducible numerics; `webgpu` fails with `LETHE-DEVICE` where
-   * it is not to be had.
-   */
-  backend?: "auto" | Backend;
-  /**
-   * `fast`, the default, or `reproducible`: the same bits as on every other machine and door of
-   * Lethe.
-   */
-  numerics?: Numerics;
-  /**
-   * Whether the model lives in a worker; the default. Without one, loading and running block this
-   * thread and cannot be aborted halfway, but a run saves the way there and back.
-   */
-  worker?: boolean;
-  /** Called while the model loads. */
-  onProgress?: (progress: Progress) => void;
-  /** Gives up loading; `create` rejects with the signal's reason. */
-  signal?: AbortSignal;
-  /** The SHA-256 that the model must have, in hexadecimal. */
-  sha256?: string;
-  /** Keeps the model in the browser under its `sha256`, which must be given. */
-  cache?: boolean;
-  /** The build of the engine for `wasm`; by default the best that the machine runs. */
-  build?: "auto" | "simd128" | "relaxed";
-}
+/** Says of an object that it is a session, whichever copy of the package made it. */
+const BRAND = Symbol.for("lethe.session");
 
-/** Options of `session.run`. */
-export interface RunOptions {
-  /** Stops the run; it rejects with the signal's reason. */
-  signal?: AbortSignal;
-  /** The outputs to give; all by default. */
-  outputs?: readonly string[];
-}
+/** A model here, in a worker, or of a backend that the program brought. */
+type Loaded = Model | RemoteModel;
 
-/** Inputs by name. */
-export type Feeds = Readonly<Record<string, Tensor | readonly Tensor[]>>;
-
-/**
- * A loaded model.
- *
- * ```js
- * const session = await InferenceSession.create("model.onnx", { onProgress, signal });
- * const { logits } = await session.run({ input: new Tensor("float32", pixels, [1, 1, 28, 28]) });
- * await session.release();
- * ```
- */
-export class InferenceSession {
-  readonly #model: Model | RemoteModel;
-  readonly #description: Description;
+export class LetheSession implements InferenceSession {
+  readonly #model: Loaded;
+  readonly #settings: Settings;
   #released = false;
   #pending = 0;
   #idle: (() => void) | undefined;
+  /** The runs that were measured, while that goes on. */
+  #timed: TimedRun[] | undefined;
 
-  private constructor(model: Model | RemoteModel) {
-    this.#model = model;
-    this.#description = model.description;
+  static [Symbol.hasInstance](value: unknown): boolean {
+    return typeof value === "object" && value !== null && (value as { [BRAND]?: unknown })[BRAND] === true;
   }
 
-  /**
-   * Loads a model from an address, a `Blob` or bytes.
-   *
-   * @throws {LetheError} where the model cannot be had, is invalid or unsupported.
-   */
-  static async create(model: ModelInput, options: SessionOptions = {}): Promise<InferenceSession> {
-    const { signal, onProgress = () => {}, worker = true } = options;
+  private constructor(model: Loaded, settings: Settings) {
+    this.#model = model;
+    this.#settings = settings;
+    if (settings.profiling) this.#timed = [];
+  }
+
+  static async create(model: ModelInput, ...rest: unknown[]): Promise<InferenceSession> {
     try {
-      signal?.throwIfAborted();
-      const settings = checked(model, options);
-      const door = worker ? RemoteModel : Model;
-      const load = async (backend: Backend) => {
-        const request = await loadRequest(settings, backend);
-        signal?.throwIfAborted();
-        return new InferenceSession(await door.load(request, onProgress, signal));
-      };
-      if (settings.backend === "wasm" || settings.numerics === "reproducible") {
-        return await load("wasm");
-      }
-      const gpu = await findGpu();
-      if (settings.backend === "webgpu") {
-        if (gpu !== "none") return await load("webgpu");
-        throw new LetheError("LETHE-DEVICE", "device webgpu: this platform offers no graphics adapter");
-      }
-      // An adapter in software would be slower than WebAssembly.
-      if (gpu !== "hardware") return await load("wasm");
-      try {
-        return await load("webgpu");
-      } catch (thrown) {
-        if ((thrown as { code?: unknown }).code !== "LETHE-DEVICE") throw thrown;
-        return await load("wasm");
-      }
+      const [input, options] = modelAndOptions(model, rest);
+      const settings = sessionSettings(input, options);
+      settings.signal?.throwIfAborted();
+      return await firstThatWorks(input, settings, (loaded) => new LetheSession(loaded, settings));
     } catch (thrown) {
       throw toLetheError(thrown);
     }
   }
 
-  /** Names of the inputs, in the model's order. */
+  get [BRAND](): true {
+    return true;
+  }
+
   get inputNames(): readonly string[] {
-    return this.#description.inputs.map((input) => input.name);
+    return this.description.inputs.map((input) => input.name);
   }
 
-  /** Names of the outputs, in the model's order. */
   get outputNames(): readonly string[] {
-    return this.#description.outputs.map((output) => output.name);
+    return this.description.outputs.map((output) => output.name);
   }
 
-  /** Names, types and shapes of the inputs. */
-  get inputMetadata(): readonly ValueMetadata[] {
-    return this.#description.inputs;
+  get inputMetadata(): readonly InferenceSession.ValueMetadata[] {
+    return this.description.inputs as InferenceSession.ValueMetadata[];
   }
 
-  /** Names, types and shapes of the outputs. */
-  get outputMetadata(): readonly ValueMetadata[] {
-    return this.#description.outputs;
+  get outputMetadata(): readonly InferenceSession.ValueMetadata[] {
+    return this.description.outputs as InferenceSession.ValueMetadata[];
   }
 
-  /** Where the session computes: what `auto` came to. */
   get backend(): Backend {
-    return this.#description.backend;
+    return this.description.backend;
   }
 
-  /** What there is to know of the model: producer, opsets, operators, sizes. */
   get description(): Readonly<Description> {
-    return this.#description;
+    return this.#model.description;
   }
 
-  /**
-   * Runs the model and gives its outputs by name. Runs asked for at the same time wait for each
-   * other.
-   *
-   * The second argument may be a list of output names, as with onnxruntime-web.
-   *
-   * @throws {LetheError} where an input is missing, unknown or wrong, or a node fails.
-   */
-  async run(feeds: Feeds, options?: RunOptions): Promise<Record<string, Tensor>>;
   async run(
-    feeds: Feeds, outputs: readonly string[], options?: RunOptions,
-  ): Promise<Record<string, Tensor>>;
-  async run(
-    feeds: Feeds, second: RunOptions | readonly string[] = {}, third: RunOptions = {},
-  ): Promise<Record<string, Tensor>> {
-    const options = isNames(second) ? { outputs: second, ...third } : second;
-    checkOptions(options, ["signal", "outputs"]);
+    feeds: Feeds, second?: InferenceSession.FetchesType | InferenceSession.RunOptions,
+    third?: InferenceSession.RunOptions,
+  ): Promise<InferenceSession.ReturnType> {
+    const { options, names, places } = this.#wanted(second, third);
+    if (options.terminate) throw new DOMException("the run was to be terminated", "AbortError");
+    const values = await this.#measured(feeds, names, options.signal);
+    const wanted = names ?? this.outputNames;
+    const entries = wanted.map((name, i): [string, AnyValue] => {
+      const value = values[i] as AnyValue;
+      const place = places.get(name);
+      return [name, place ? putInto(name, place, value) : value];
+    });
+    return Object.fromEntries(entries) as InferenceSession.ReturnType;
+  }
+
+  async placement(feeds: Feeds): Promise<Placement[]> {
+    return this.#busy(() => this.#model.placement(this.#wires(feeds)));
+  }
+
+  async profile(feeds: Feeds): Promise<StepTime[]> {
+    return this.#busy(async () => (await this.#model.run(this.#wires(feeds), undefined, true)).times);
+  }
+
+  startProfiling(): void {
+    this.#timed ??= [];
+  }
+
+  endProfiling(): void {
+    const runs = this.#timed;
+    this.#timed = undefined;
+    if (!runs) return;
+    const name = `${this.#settings.profileFilePrefix}${new Date().toISOString().replaceAll(/[:.]/g, "-")}.json`;
+    const text = JSON.stringify(chromeTrace(runs));
+    writeFile(name, text).then(
+      (isWritten) => console.log(isWritten ? `lethe: profile in ${name}` : `lethe: profile ${text}`),
+      (thrown: Error) => console.warn(`lethe: ${name}: ${thrown.message}`),
+    );
+  }
+
+  async release(): Promise<void> {
+    if (this.#released) return;
+    this.#released = true;
+    if (this.#pending > 0) await new Promise<void>((resolve) => (this.#idle = resolve));
+    this.#model.release();
+  }
+
+  /** Which outputs are wanted, and the tensors that some are to be put in. */
+  #wanted(
+    second: InferenceSession.FetchesType | InferenceSession.RunOptions | undefined,
+    third: InferenceSession.RunOptions | undefined,
+  ) {
+    const places = new Map<string, Tensor>();
+    if (Array.isArray(second)) {
+      const options = runOptions(third);
+      return { options, names: names(second), places };
+    }
+    if (partsOf(second)) {
+      throw new LetheError("LETHE-OPTION", "the second argument of run: expected names, outputs by name or options, found a Tensor");
+    }
+    // As onnxruntime-web tells the two apart: by the name of an output that is there.
+    const fetches = Object.entries(second ?? {}).filter(
+      ([name, value]) => this.outputNames.includes(name) && (value === null || partsOf(value)),
+    );
+    if (fetches.length === 0) {
+      const options = runOptions(second);
+      return { options, names: options.outputs && names(options.outputs), places };
+    }
+    for (const [name, value] of fetches) if (value !== null) places.set(name, value as Tensor);
+    return { options: runOptions(third), names: fetches.map(([name]) => name), places };
+  }
+
+  async #measured(feeds: Feeds, names: string[] | undefined, signal: AbortSignal | undefined) {
+    return this.#busy(async () => {
+      signal?.throwIfAborted();
+      const wire = this.#wires(feeds);
+      const timed = this.#timed;
+      const start = performance.now();
+      const ran = await this.#model.run(wire, names, timed !== undefined, signal);
+      timed?.push({ start, end: performance.now(), steps: ran.times });
+      // Without a worker an abort in the last step is noticed only now.
+      signal?.throwIfAborted();
+      return ran.outputs.map(fromWire);
+    }, signal);
+  }
+
+  /** Does something that a release waits for. */
+  async #busy<T>(work: () => Promise<T>, signal?: AbortSignal): Promise<T> {
     if (this.#released) throw new LetheError("LETHE-RELEASED", "the session was released");
-    const { signal, outputs } = options;
-    signal?.throwIfAborted();
-    const wire = toWires(feeds);
     this.#pending += 1;
     try {
-      const values = await this.#model.run(wire, outputs && [...outputs], signal);
-      // Without a worker an abort can only be noticed afterwards.
-      signal?.throwIfAborted();
-      const names = outputs ?? this.outputNames;
-      const entries = names.map((name, i): [string, OnnxValue] => [name, fromWire(values[i] ?? null)]);
-      return Object.fromEntries(entries) as Record<string, Tensor>;
+      return await work();
     } catch (thrown) {
+      if (signal?.aborted) throw signal.reason;
       throw toLetheError(thrown);
     } finally {
       this.#pending -= 1;
@@ -175,85 +183,194 @@ export class InferenceSession {
     }
   }
 
-  /**
-   * Where each step that runs on data would run for inputs of these shapes: with `webgpu`, which
-   * ones fall back to the CPU, and why.
-   */
-  async placement(feeds: Feeds): Promise<Placement[]> {
-    if (this.#released) throw new LetheError("LETHE-RELEASED", "the session was released");
+  /** The inputs; onnxruntime in Node passes over what the model does not have, and programs rely on it. */
+  #wires(feeds: unknown): WireFeeds {
+    const { inputs, optionalInputs } = this.description;
+    const isKnown = (name: string) => [...inputs, ...optionalInputs].some((input) => input.name === name);
+    const given = toWires(feeds, this.#settings.refuseNaN);
+    const isComplete = inputs.every((input) => given.some(([name]) => name === input.name));
+    if (!isComplete) return given;
+    return given.filter(([name]) => {
+      const known = isKnown(name);
+      if (!known) warnOnce("LETHE-INPUT-UNKNOWN", `the model has no input ${JSON.stringify(name)}: it is left out`);
+      return known;
+    });
+  }
+}
+
+/** The forms of `create`: onnxruntime-web takes a part of a buffer by its place and length. */
+function modelAndOptions(model: ModelInput, rest: unknown[]): [ModelInput, unknown] {
+  const [second, third, fourth] = rest;
+  if (typeof second !== "number") return [model, second];
+  const hasLength = typeof third === "number";
+  const options = third === undefined || hasLength ? fourth : third;
+  const buffer = model as ArrayBufferLike;
+  const total = typeof buffer === "object" ? buffer.byteLength : NaN;
+  const length = hasLength ? third : total - second;
+  const isWhole = Number.isSafeInteger(second) && Number.isSafeInteger(length);
+  if (ArrayBuffer.isView(model) || !isWhole || second < 0 || length <= 0 || second + length > total) {
+    throw new LetheError(
+      "LETHE-OPTION", `byteOffset, byteLength: expected a part of a buffer of ${total} bytes, found ${second}, ${length}`,
+    );
+  }
+  return [new Uint8Array(buffer, second, length), options];
+}
+
+/** Goes through the ways to compute, and gives a session of the first that is to be had. */
+async function firstThatWorks(
+  model: ModelInput, settings: Settings, session: (loaded: Loaded) => LetheSession,
+): Promise<InferenceSession> {
+  let refused: unknown;
+  for (const candidate of settings.candidates) {
+    if ("registered" in candidate) {
+      const backend = await registered(candidate.registered);
+      const uriOrBuffer = typeof model === "string" ? model : await bytesOfModel(settings);
+      const handler = await backend?.createInferenceSessionHandler(uriOrBuffer, {});
+      if (handler) return handled(handler);
+      continue;
+    }
     try {
-      return await this.#model.placement(toWires(feeds));
+      return session(await loadOn(candidate.lethe, settings));
     } catch (thrown) {
-      throw toLetheError(thrown);
+      if ((thrown as { code?: unknown }).code !== "LETHE-DEVICE") throw thrown;
+      refused ??= thrown;
     }
   }
+  throw refused ?? new LetheError("LETHE-DEVICE", "no backend is to be had");
+}
 
-  /** Waits for the runs under way, then frees the model; what runs left in memory is overwritten. */
-  async release(): Promise<void> {
-    if (this.#released) return;
-    this.#released = true;
-    if (this.#pending > 0) await new Promise<void>((resolve) => (this.#idle = resolve));
-    this.#model.release();
+async function loadOn(where: "auto" | Backend, settings: Settings): Promise<Loaded> {
+  if (where === "wasm") return load("wasm", settings);
+  const gpu = await findGpu();
+  if (where === "webgpu") {
+    if (gpu !== "none") return verified(await load("webgpu", settings), settings);
+    throw new LetheError("LETHE-DEVICE", "device webgpu: this platform offers no graphics adapter");
+  }
+  // An adapter in software would be slower than WebAssembly.
+  if (gpu !== "hardware") return load("wasm", settings);
+  try {
+    return await verified(await load("webgpu", settings), settings);
+  } catch (thrown) {
+    if ((thrown as { code?: unknown }).code !== "LETHE-DEVICE") throw thrown;
+    return load("wasm", settings);
   }
 }
 
-function toWires(feeds: Feeds): [string, WireValue][] {
-  return Object.entries(feeds).map(([name, value]) => [name, toWire(name, value)]);
-}
-
-/** Options that were found to be sound. */
-interface Settings {
-  source: Source;
-  backend: "auto" | Backend;
-  numerics: Numerics;
-  build: "auto" | Build;
-  sha256: string | undefined;
-  cache: boolean;
-}
-
-function checked(model: ModelInput, options: SessionOptions): Settings {
-  checkOptions(options, [
-    "backend", "numerics", "worker", "onProgress", "signal", "sha256", "cache", "build",
-  ]);
-  const backend = choice("backend", options.backend ?? "auto", ["auto", "wasm", "webgpu"]);
-  const numerics = choice("numerics", options.numerics ?? "fast", ["fast", "reproducible"]);
-  const build = choice("build", options.build ?? "auto", ["auto", "simd128", "relaxed"]);
-  const sha256 = options.sha256?.toLowerCase();
-  if (backend === "webgpu" && numerics === "reproducible") {
-    throw new LetheError("LETHE-OPTION", "numerics: reproducible needs backend wasm");
-  }
-  if (sha256 !== undefined && !/^[0-9a-f]{64}$/.test(sha256)) {
-    throw new LetheError("LETHE-OPTION", "sha256: expected 64 hexadecimal digits");
-  }
-  if (options.cache && !sha256) {
-    throw new LetheError("LETHE-OPTION", "cache: needs sha256, the name under which it keeps");
-  }
-  return { source: toSource(model), backend, numerics, build, sha256, cache: options.cache ?? false };
+async function load(backend: Backend, settings: Settings): Promise<Loaded> {
+  const { signal, onProgress } = settings;
+  const request = await loadRequest(settings, backend);
+  signal?.throwIfAborted();
+  const listener: Listener = {
+    progress: (progress) => onProgress?.(progress),
+    warning: ({ code, message }) => warnOnce(code, message),
+  };
+  // A form of the package without a worker has the model here, as where none is wanted.
+  const door = settings.worker && hasWorker() ? RemoteModel : Model;
+  return door.load(request, listener, signal);
 }
 
 async function loadRequest(settings: Settings, backend: Backend): Promise<LoadRequest> {
-  const { source, numerics, sha256, cache } = settings;
-  const cpuBuild = () => (settings.build === "auto" ? bestBuild() : settings.build);
-  const build = backend === "webgpu" ? "webgpu" : cpuBuild();
-  return { build, module: await compile(build), source, backend, numerics, sha256, cache };
+  const { source, files, numerics, rewrite, freeDimensions, sha256, cache } = settings;
+  const build: Build = backend === "webgpu" ? "webgpu" : settings.build === "auto" ? bestBuild() : settings.build;
+  const warmup = typeof settings.warmup === "boolean" ? settings.warmup : toWires(settings.warmup, false);
+  return {
+    build, module: await compile(build), source, files, backend, numerics, rewrite, freeDimensions, sha256,
+    cache, warmup,
+  };
 }
 
-function isNames(second: RunOptions | readonly string[]): second is readonly string[] {
-  return Array.isArray(second);
+/** With the option `verify`: the model on the CPU, where its first answer is another than the GPU's. */
+async function verified(onGpu: Loaded, settings: Settings): Promise<Loaded> {
+  if (!settings.verify) return onGpu;
+  const onCpu = await load("wasm", settings);
+  const feeds = typeof settings.warmup === "object"
+    ? toWires(settings.warmup, false)
+    : madeUp(onCpu.description.inputs);
+  try {
+    const expected = (await onCpu.run(feeds, undefined, false)).outputs;
+    let difference: string | undefined;
+    try {
+      difference = disagreement((await onGpu.run(feeds, undefined, false)).outputs, expected);
+    } catch (thrown) {
+      difference = (thrown as Error).message;
+    }
+    if (difference === undefined) {
+      onCpu.release();
+      return onGpu;
+    }
+    warnOnce("LETHE-VERIFY", `webgpu answers otherwise than the CPU, which is taken: ${difference}`);
+    onGpu.release();
+    return onCpu;
+  } catch (thrown) {
+    // The CPU cannot say: these inputs are none that the model takes.
+    warnOnce("LETHE-VERIFY", `not verified, give inputs by the option warmup: ${(thrown as Error).message}`);
+    onCpu.release();
+    return onGpu;
+  }
 }
 
-function choice<T extends string>(name: string, value: T, known: readonly T[]): T {
-  if (known.includes(value)) return value;
-  throw new LetheError(
-    "LETHE-OPTION", `${name}: expected ${known.join(", ")}, found ${JSON.stringify(value)}`,
-  );
+function toWires(feeds: unknown, refuseNaN: boolean): WireFeeds {
+  if (typeof feeds !== "object" || feeds === null || Array.isArray(feeds) || partsOf(feeds)) {
+    const found = feeds === null ? "null" : Array.isArray(feeds) ? "a list" : typeof feeds;
+    throw new LetheError("LETHE-INPUT-TYPE", `inputs: expected an object of tensors by name, found ${found}`);
+  }
+  return Object.entries(feeds).map(([name, value]) => [name, toWire(name, value, refuseNaN)]);
 }
 
-function checkOptions(options: object, known: readonly string[]): void {
-  const unknown = Object.keys(options).find((name) => !known.includes(name));
-  if (unknown !== undefined) {
+/** Names of outputs, each once. */
+function names(given: readonly unknown[]): string[] {
+  if (given.length === 0) throw new LetheError("LETHE-OPTION", "outputs: expected names, found an empty list");
+  for (const name of given) {
+    if (typeof name !== "string") throw new LetheError("LETHE-OPTION", `outputs: expected names, found ${typeof name}`);
+  }
+  return [...(given as string[])];
+}
+
+/** Puts an output into a tensor that the caller has for it. */
+function putInto(name: string, place: Tensor, value: AnyValue): Tensor {
+  const [there, made] = [partsOf(place), partsOf(value)];
+  const fits = there && made && there.type === made.type && String(there.dims) === String(made.dims);
+  if (!fits) {
+    const found = made ? `${made.type} [${made.dims.join(", ")}]` : "no tensor";
     throw new LetheError(
-      "LETHE-OPTION", `unknown option ${JSON.stringify(unknown)}; there are ${known.join(", ")}`,
+      "LETHE-OUTPUT-SHAPE",
+      `output ${JSON.stringify(name)}: the tensor given for it is ${there?.type} [${there?.dims.join(", ")}], the output ${found}`,
     );
   }
+  if (Array.isArray(there.data)) (there.data as string[]).splice(0, Infinity, ...(made.data as string[]));
+  else (there.data as Uint8Array).set(made.data as Uint8Array);
+  return place;
+}
+
+/** A session of a backend that the program brought, which has not all that Lethe's have. */
+function handled(handler: InferenceSessionHandler): InferenceSession {
+  const none = async () => {
+    throw new LetheError("LETHE-UNSUPPORTED", "this backend does not tell");
+  };
+  return {
+    inputNames: handler.inputNames,
+    outputNames: handler.outputNames,
+    inputMetadata: handler.inputMetadata,
+    outputMetadata: handler.outputMetadata,
+    startProfiling: () => handler.startProfiling(),
+    endProfiling: () => handler.endProfiling(),
+    release: () => handler.dispose(),
+    run: async (feeds: Feeds, second?: unknown, third?: InferenceSession.RunOptions) => {
+      const isNames = Array.isArray(second);
+      const wanted: readonly string[] = isNames ? second : handler.outputNames;
+      const options = (isNames ? third : second) as InferenceSession.RunOptions | undefined;
+      const fetches = Object.fromEntries(wanted.map((name) => [name, null]));
+      return handler.run(feeds as Record<string, Tensor>, fetches, options ?? {});
+    },
+    placement: none,
+    profile: none,
+    backend: "wasm",
+    description: {} as Description,
+  };
+}
+
+async function bytesOfModel({ source, signal }: Settings): Promise<Uint8Array> {
+  const parts: Uint8Array[] = [];
+  for await (const piece of (await open(source, signal)).pieces) parts.push(piece);
+  return new Uint8Array(await new Blob(parts as BlobPart[]).arrayBuffer());
 }

@@ -10,16 +10,21 @@ let model: Model | undefined;
 
 async function answer(request: Request): Promise<Answer> {
   if ("load" in request) {
-    model = await Model.load(request.load, (progress) => post({ progress }, []));
+    model = await Model.load(request.load, {
+      progress: (progress) => post({ progress }, []),
+      warning: (warning) => post({ warning }, []),
+    });
     return { loaded: model.description };
   }
   if (!model) throw new Error("a run before a load");
   if ("place" in request) return { placement: await model.placement(request.place.feeds) };
-  return { outputs: await model.run(request.run.feeds, request.run.wanted) };
+  const { feeds, wanted, timed } = request.run;
+  return { ran: await model.run(feeds, wanted, timed) };
 }
 
-const post = await workerPort((message) => {
+const post: (answer: Answer, transfer: ArrayBuffer[]) => void = workerPort((message) => {
   void answer(message as Request)
     .catch((thrown): Answer => ({ error: toRecord(thrown) }))
-    .then((reply) => post(reply, "outputs" in reply ? buffersOf(reply.outputs) : []));
+    .then((reply) => post(reply, "ran" in reply ? buffersOf(reply.ran.outputs) : []));
 });
+post({ started: true }, []);

@@ -4,7 +4,7 @@
 #![cfg(target_arch = "wasm32")]
 
 use js_sys::{Reflect, Uint8Array};
-use lethe_web::{Failure, ModelBytes, Session, Value};
+use lethe_web::{ExternalFiles, Failure, ModelBytes, Session, Value};
 use wasm_bindgen::JsValue;
 use wasm_bindgen_test::wasm_bindgen_test;
 
@@ -20,9 +20,22 @@ fn model_bytes(bytes: &[u8], piece: usize) -> ModelBytes {
     model
 }
 
+async fn load(model: ModelBytes, backend: &str, numerics: &str) -> Result<Session, Failure> {
+    let none = ExternalFiles::new();
+    Session::load(
+        model,
+        none,
+        backend.into(),
+        numerics.into(),
+        true,
+        vec![],
+        vec![],
+    )
+    .await
+}
+
 async fn digits(numerics: &str) -> Session {
-    let model = model_bytes(DIGITS, 10_000);
-    let session = Session::load(model, "wasm".into(), numerics.into()).await;
+    let session = load(model_bytes(DIGITS, 10_000), "wasm", numerics).await;
     session.unwrap_or_else(|failure| panic!("{failure:?}"))
 }
 
@@ -34,7 +47,7 @@ fn pixels(ink: f32) -> Value {
 
 async fn failure_of_load(model: &[u8], backend: &str, numerics: &str) -> Failure {
     let bytes = model_bytes(model, 1 << 16);
-    let loaded = Session::load(bytes, backend.into(), numerics.into()).await;
+    let loaded = load(bytes, backend, numerics).await;
     loaded.err().expect("loading fails")
 }
 
@@ -58,7 +71,7 @@ async fn digits_gives_ten_finite_logits() {
     for numerics in ["fast", "reproducible"] {
         let session = digits(numerics).await;
         let outputs = session
-            .run(vec!["input".into()], vec![pixels(0.5)], None)
+            .run(vec!["input".into()], vec![pixels(0.5)], None, None)
             .await;
         let outputs = outputs.unwrap_or_else(|failure| panic!("{failure:?}"));
         assert_eq!(outputs[0].kind(), "tensor");
@@ -80,8 +93,10 @@ async fn wrong_inputs_are_named() {
     let session = digits("fast").await;
     let run = async |name: &str, value: Value, wanted: Option<&str>| {
         let wanted = wanted.map(|name| vec![name.to_string()]);
-        let result = session.run(vec![name.into()], vec![value], wanted).await;
-        result.err().expect("the run fails")
+        let result = session
+            .run(vec![name.into()], vec![value], wanted, None)
+            .await;
+        result.expect_err("the run fails")
     };
     let ints = Value::tensor(INT64, &[1], &Uint8Array::new_with_length(8)).unwrap();
     let narrow = Value::tensor(FLOAT, &[1, 1, 28, 1], &Uint8Array::new_with_length(112)).unwrap();
@@ -106,7 +121,7 @@ async fn wrong_inputs_are_named() {
         assert_eq!(failure.code, code, "{failure:?}");
         assert!(failure.message.contains(words), "{failure:?}");
     }
-    let none = session.run(vec![], vec![], None).await.err();
+    let none = session.run(vec![], vec![], None, None).await.err();
     assert_eq!(
         none.map(|failure| failure.code),
         Some("LETHE-INPUT-MISSING")

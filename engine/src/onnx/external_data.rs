@@ -55,7 +55,8 @@ pub fn piece_of(
     end.filter(|&end| offset <= end && end <= len)
         .map(|end| offset..end)
         .ok_or_else(|| {
-            format!("offset {offset} and length {length:?} do not fit {location:?} of {len} bytes")
+            let wanted = length.map_or("all".into(), |length| format!("{length} bytes"));
+            format!("{wanted} from offset {offset} are not in {location:?} of {len} bytes")
         })
 }
 

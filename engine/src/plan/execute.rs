@@ -2,6 +2,7 @@
 
 use smallvec::SmallVec;
 use std::ops::Range;
+use std::pin::Pin;
 use std::sync::Arc;
 
 use super::arena::Arena;
@@ -60,6 +61,9 @@ pub struct Profile {
     pub steps: Vec<StepProfile>,
 }
 
+/// What a run waits for between two steps.
+pub type Pause = Pin<Box<dyn Future<Output = Result<(), Error>>>>;
+
 /// Time spent in one step.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct StepProfile {
@@ -97,15 +101,7 @@ impl Plan {
         mut profile: Option<(&mut Profile, &dyn Fn() -> u64)>,
         take: &mut dyn FnMut(usize, InputValue<'_>) -> Result<(), Error>,
     ) -> Result<(), Error> {
-        options.budget.check_nesting(options.depth)?;
-        // A loop whose body does nothing is told to end as well.
-        if limits::is_stopped() {
-            return Err(Error::Cancelled);
-        }
-        let layout = self.layout(inputs, options)?;
-        state.arena.reserve(layout.arena_bytes)?;
-        state.dynamic.clear();
-        state.dynamic.resize(self.values.len(), None);
+        let layout = self.begin(inputs, state, options)?;
         if let Some((profile, _)) = &mut profile {
             profile
                 .steps
@@ -117,44 +113,66 @@ impl Plan {
             inputs,
             options,
         };
-        for (i, step) in self.steps.iter().enumerate() {
-            if matches!(layout.steps[i], StepKind::Known | StepKind::Alias) {
-                continue;
-            }
-            if limits::is_stopped() {
-                return Err(Error::Cancelled);
-            }
-            let start = profile.as_ref().map(|(_, clock)| clock());
-            run.step(i, step, state).map_err(|source| match source {
-                OpError::Subgraph(error) if matches!(*error, Error::Cancelled) => *error,
-                source => Error::Node {
-                    node: Box::new((*step.name).clone()),
-                    source,
-                },
-            })?;
-            if let (Some((profile, clock)), Some(start)) = (&mut profile, start) {
-                profile.steps[i].runs += 1;
-                profile.steps[i].time += clock() - start;
-            }
-            for id in &layout.release[i] {
-                state.dynamic[id.index()] = None;
-            }
+        for i in 0..self.steps.len() {
+            run.next(i, state, &mut profile)?;
         }
-        // What a loop of kernels left out is nobody's to see.
+        run.end(state, take)
+    }
+
+    /// The same, with pauses between steps: after each, `pause` says whether the run is to wait, and for
+    /// what. An error of what it waits for ends the run.
+    ///
+    /// # Errors
+    /// As [`Plan::run`], and those of the pauses.
+    pub async fn run_with_pauses(
+        &self,
+        inputs: &[InputValue<'_>],
+        state: &mut RunState,
+        options: RunOptions<'_>,
+        pause: &dyn Fn() -> Option<Pause>,
+        take: &mut dyn FnMut(usize, InputValue<'_>) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        // Limits are a thread's: while this waits, others may run in it.
+        let budget = options.budget;
+        let layout = budget.keep(|| self.begin(inputs, state, options))?;
+        let mut run = Run {
+            plan: self,
+            layout: &layout,
+            inputs,
+            options,
+        };
+        let mut steps = 0..self.steps.len();
+        while let Some(pause) = budget.keep(|| {
+            for i in steps.by_ref() {
+                run.next(i, state, &mut None)?;
+                if let Some(pause) = pause() {
+                    return Ok(Some(pause));
+                }
+            }
+            Ok(None)
+        })? {
+            pause.await?;
+        }
+        budget.keep(|| run.end(state, take))
+    }
+
+    /// The layout of a run, and room for it.
+    fn begin(
+        &self,
+        inputs: &[InputValue<'_>],
+        state: &mut RunState,
+        options: RunOptions<'_>,
+    ) -> Result<Arc<Layout>, Error> {
+        options.budget.check_nesting(options.depth)?;
+        // A loop whose body does nothing is told to end as well.
         if limits::is_stopped() {
             return Err(Error::Cancelled);
         }
-        for (i, id) in self.outputs.iter().enumerate() {
-            let value = run.read(*id, state).ok_or_else(|| {
-                Error::invalid(format!(
-                    "output {:?} was not made",
-                    self.values[id.index()].name
-                ))
-            })?;
-            take(i, value)?;
-        }
+        let layout = self.layout(inputs, options)?;
+        state.arena.reserve(layout.arena_bytes)?;
         state.dynamic.clear();
-        Ok(())
+        state.dynamic.resize(self.values.len(), None);
+        Ok(layout)
     }
 
     /// The layout for inputs of these shapes, made now or earlier.
@@ -207,6 +225,61 @@ enum Source<'a> {
 }
 
 impl<'a> Run<'a> {
+    /// Does the step `i`, if there is something to do.
+    fn next(
+        &mut self,
+        i: usize,
+        state: &mut RunState,
+        profile: &mut Option<(&mut Profile, &dyn Fn() -> u64)>,
+    ) -> Result<(), Error> {
+        if matches!(self.layout.steps[i], StepKind::Known | StepKind::Alias) {
+            return Ok(());
+        }
+        if limits::is_stopped() {
+            return Err(Error::Cancelled);
+        }
+        let step = &self.plan.steps[i];
+        let start = profile.as_ref().map(|(_, clock)| clock());
+        self.step(i, step, state).map_err(|source| match source {
+            OpError::Subgraph(error) if matches!(*error, Error::Cancelled) => *error,
+            source => Error::Node {
+                node: Box::new((*step.name).clone()),
+                source,
+            },
+        })?;
+        if let (Some((profile, clock)), Some(start)) = (profile, start) {
+            profile.steps[i].runs += 1;
+            profile.steps[i].time += clock() - start;
+        }
+        for id in &self.layout.release[i] {
+            state.dynamic[id.index()] = None;
+        }
+        Ok(())
+    }
+
+    /// Hands out the outputs.
+    fn end(
+        &self,
+        state: &mut RunState,
+        take: &mut dyn FnMut(usize, InputValue<'_>) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        // What a loop of kernels left out is nobody's to see.
+        if limits::is_stopped() {
+            return Err(Error::Cancelled);
+        }
+        for (i, id) in self.plan.outputs.iter().enumerate() {
+            let value = self.read(*id, state).ok_or_else(|| {
+                Error::invalid(format!(
+                    "output {:?} was not made",
+                    self.plan.values[id.index()].name
+                ))
+            })?;
+            take(i, value)?;
+        }
+        state.dynamic.clear();
+        Ok(())
+    }
+
     /// A value that is not in the arena.
     fn outside(&self, id: ValueId, dynamic: &'a [Option<Value>]) -> Option<InputValue<'a>> {
         let value = &self.layout.values[id.index()];

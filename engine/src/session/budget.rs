@@ -40,7 +40,7 @@ impl Budget {
     }
 
     /// Does `work` with so much memory at most.
-    pub(super) fn keep<R>(&self, work: impl FnOnce() -> Result<R, Error>) -> Result<R, Error> {
+    pub(crate) fn keep<R>(&self, work: impl FnOnce() -> Result<R, Error>) -> Result<R, Error> {
         let limits = Limits {
             memory_bytes: self.memory_bytes,
             stop: Stop::default(),

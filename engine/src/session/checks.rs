@@ -9,7 +9,7 @@ use crate::error::Error;
 use crate::graph::dimension::display_dims;
 use crate::graph::{Dim, ValueInfo};
 use crate::operator::InputValue;
-use crate::tensor::{DataType, ValueKind};
+use crate::tensor::{DataType, TensorView, ValueKind};
 
 /// Checks inputs against what the model declares, but for names of axes.
 pub(super) fn check_inputs(infos: &[ValueInfo], inputs: &[InputValue<'_>]) -> Result<(), Error> {
@@ -23,6 +23,26 @@ pub(super) fn check_inputs(infos: &[ValueInfo], inputs: &[InputValue<'_>]) -> Re
     pairs
         .into_iter()
         .try_for_each(|(info, input)| check_input(info, *input))
+}
+
+/// An input as it is taken: where the model declares a scalar, any tensor of one number is it. onnxruntime
+/// takes those, and programs give them.
+pub(super) fn as_scalar<'a>(info: &ValueInfo, input: InputValue<'a>) -> InputValue<'a> {
+    match input {
+        InputValue::Tensor(view)
+            if info
+                .value_type
+                .dims
+                .as_ref()
+                .is_some_and(|dims| dims.is_empty())
+                && view.data_type() != DataType::String
+                && !view.shape().is_empty()
+                && view.shape().iter().all(|&size| size == 1) =>
+        {
+            InputValue::Tensor(TensorView::from_bytes(view.data_type(), &[], view.bytes()))
+        }
+        other => other,
+    }
 }
 
 /// A name that a model gives several axes of its inputs, which were not of one size in a run.
@@ -254,5 +274,29 @@ mod tests {
         let found = session.run(&[("x", rows(2, 3)), ("r", rows(2, 2))]);
         assert!(matches!(found, Err(Error::InputShape { .. })), "{found:?}");
         assert_eq!(session.split_names(), []);
+    }
+    #[test]
+    fn one_number_of_any_shape_is_a_scalar() {
+        let model = ModelWriter::new(17)
+            .input("x", DataType::Float32, &["n"])
+            .input("s", DataType::Float32, &[])
+            .node("Mul", &["x", "s"], &["y"], vec![])
+            .output("y");
+        let session = Session::load(model.to_bytes(), &SessionOptions::default()).expect("a model");
+        let run = |shape: &[usize]| {
+            let x = Tensor::from_slice(&[2], &[1f32, 2.]).expect("fits");
+            let numbers = vec![3f32; shape.iter().product()];
+            let s = Tensor::from_slice(shape, &numbers).expect("fits");
+            let outputs = session.run(&[("x", x.into()), ("s", s.into())])?;
+            let y = outputs[0].1.as_tensor().expect("a tensor");
+            assert_eq!(y.shape(), [2]);
+            Ok::<_, Error>(y.as_slice::<f32>().expect("f32").to_vec())
+        };
+        for shape in [&[][..], &[1], &[1, 1, 1]] {
+            assert_eq!(run(shape).expect("a scalar"), [3., 6.]);
+        }
+        for shape in [&[2][..], &[0], &[1, 2]] {
+            assert!(matches!(run(shape), Err(Error::InputShape { .. })));
+        }
     }
 }

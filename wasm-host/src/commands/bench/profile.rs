@@ -46,7 +46,7 @@ pub(super) fn measure(
     let clock = || start.elapsed().as_nanos() as u64;
     for _ in 0..runs {
         session
-            .run_profiled(inputs, &mut profile, &clock)
+            .run_profiled(inputs, None, &mut profile, &clock)
             .map_err(|e| loaded.in_model(e.into()))?;
     }
     let mut nodes: Vec<Entry> = session
