@@ -164,6 +164,10 @@ SUITES = [
            npm_packages("tests/browser"), CHROMIUM],
           ["bash", "-c", "target/venv/bin/python tests/ecosystem/models.py target/ecosystem/models && "
                          "node tests/ecosystem/run.mjs"], counts.last_line),
+    Suite("recipes", "the npm package by way of bundlers, frameworks, extensions, service workers, Deno and Bun",
+          [*SITE, npm_packages("tests/recipes", ("npm", "ci", "--ignore-scripts")), npm_packages("tests/browser"),
+           CHROMIUM],
+          ["node", "tests/recipes/run.mjs"], counts.last_line),
     Suite("demo", "the demo comes to its end", [absent(DEMO, "make", "demo")], [DEMO], demo_counts),
     *[verify(*row, models=EMBEDDED, needs=[]) for row in VERIFY],
     *[verify(f"{name}-real", f"{about}, real models", options, models=REAL,

@@ -94,7 +94,7 @@ pub struct Session {
     report: RewriteReport,
     accelerator: Option<Accelerator>,
     /// Inputs with defaults, where the model has some.
-    overrides: Option<Overrides>,
+    overrides: Option<Box<Overrides>>,
     /// Memory of runs that are over, for the next ones.
     idle: Mutex<Vec<RunState>>,
 }
@@ -122,7 +122,7 @@ impl Session {
     fn planned(
         model: &proto::Model,
         options: &SessionOptions<'_>,
-        overrides: Option<Overrides>,
+        overrides: Option<Box<Overrides>>,
     ) -> Result<Self, Error> {
         let build = BuildOptions {
             files: options.files,
@@ -182,7 +182,9 @@ impl Session {
 
     /// The inputs that have defaults, in the model's order: a run may give them or not.
     pub fn optional_inputs(&self) -> &[ValueInfo] {
-        self.overrides.as_ref().map_or(&[], Overrides::inputs)
+        self.overrides
+            .as_ref()
+            .map_or(&[], |overrides| overrides.inputs())
     }
 
     /// The outputs, in the model's order.
@@ -467,7 +469,10 @@ impl Session {
             // A lost device has lost its memory too.
             drop(accelerator.wipe());
         }
-        let others = self.overrides.as_ref().map_or(0, Overrides::wipe);
+        let others = self
+            .overrides
+            .as_ref()
+            .map_or(0, |overrides| overrides.wipe());
         wiped + others + crate::kernels::scratch::wipe(&self.env.threads)
     }
 

@@ -15,14 +15,25 @@ const FLAGS = [
   "--no-first-run", "--disable-component-update", "--disable-sync",
 ];
 
-/** Starts a browser; without one it says so and ends the process with exit status 2. */
+/** The browser; without one it says so and ends the process with exit status 2. */
+function program() {
+  const found = process.env.CHROMIUM ?? BROWSERS.find(existsSync);
+  if (found) return found;
+  console.error("no Chromium: install it, or name it in CHROMIUM");
+  process.exit(2);
+}
+
+/** Starts a browser. */
 export function launch() {
-  const executablePath = process.env.CHROMIUM ?? BROWSERS.find(existsSync);
-  if (!executablePath) {
-    console.error("no Chromium: install it, or name it in CHROMIUM");
-    process.exit(2);
-  }
-  return chromium.launch({ executablePath, args: FLAGS });
+  return chromium.launch({ executablePath: program(), args: FLAGS });
+}
+
+/** Starts a browser with an extension in it, and a profile of its own. */
+export function launchWithExtension(extension, profile) {
+  const flags = [`--disable-extensions-except=${extension}`, `--load-extension=${extension}`];
+  const features = "--disable-features=DisableLoadExtensionCommandLineSwitch";
+  const options = { executablePath: program(), args: [...FLAGS, features, ...flags], ignoreDefaultArgs: ["--disable-extensions"] };
+  return chromium.launchPersistentContext(profile, options);
 }
 
 /** Starts both. */

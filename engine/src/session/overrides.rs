@@ -19,21 +19,32 @@ use crate::onnx::proto;
 /// Sessions with other inputs that are kept. A caller gives the same inputs in each run as a rule.
 const KEPT: usize = 2;
 
-/// What it takes to plan a model again.
+/// Inputs with defaults, and the sessions for runs that give some of them.
 pub(super) struct Overrides {
     /// The inputs that have defaults.
     inputs: Vec<ValueInfo>,
     names: HashSet<Arc<str>>,
+    /// By its address, which only a model with such inputs has in its memory: else every run would lead to
+    /// all operators and to models, and a bundle would have to keep them. For the same reason this struct has
+    /// memory of its own: where it would be a part of others, the compiler may write the address there
+    /// though there is no such input.
+    planner: Box<dyn Plans>,
+    /// By the names of what was given, the one used last at the end.
+    sessions: Mutex<Vec<(BTreeSet<Arc<str>>, Arc<Session>)>>,
+}
+
+/// Plans a model with some of its initializers as inputs.
+trait Plans: Send + Sync {
+    fn plan(&self, of: &Session, given: &BTreeSet<Arc<str>>) -> Result<Session, Error>;
+}
+
+/// What it takes to plan a model again.
+struct Planner {
     /// With the data of other files in it.
     model: proto::Model,
     device: DeviceChoice,
     rewrite: bool,
     quantize: bool,
-    /// Plans a model. By its address, which only a model with such inputs has in its memory: else every
-    /// run would lead to all operators, and a bundle would have to keep them.
-    planned: fn(&proto::Model, &SessionOptions<'_>) -> Result<Session, Error>,
-    /// By the names of what was given, the one used last at the end.
-    sessions: Mutex<Vec<(BTreeSet<Arc<str>>, Arc<Session>)>>,
 }
 
 impl std::fmt::Debug for Overrides {
@@ -49,23 +60,24 @@ impl Overrides {
     pub(super) fn new(
         model: &proto::Model,
         options: &SessionOptions<'_>,
-    ) -> Result<Option<Self>, Error> {
+    ) -> Result<Option<Box<Self>>, Error> {
         let inputs = graph::inputs_with_defaults(model);
         if inputs.is_empty() {
             return Ok(None);
         }
         let mut model = model.clone();
         external_data::attach(&mut model, options.files)?;
-        Ok(Some(Self {
+        Ok(Some(Box::new(Self {
             names: inputs.iter().map(|info| info.name.clone()).collect(),
             inputs,
-            model,
-            device: options.device.clone(),
-            rewrite: options.rewrite,
-            quantize: options.quantize,
-            planned: |model, options| Session::planned(model, options, None),
+            planner: Box::new(Planner {
+                model,
+                device: options.device.clone(),
+                rewrite: options.rewrite,
+                quantize: options.quantize,
+            }),
             sessions: Mutex::default(),
-        }))
+        })))
     }
 
     /// The inputs that have defaults.
@@ -92,7 +104,7 @@ impl Overrides {
             sessions.push(found);
             return Ok(Some(session));
         }
-        let session = Arc::new(self.plan(of, &given)?);
+        let session = Arc::new(self.planner.plan(of, &given)?);
         if sessions.len() == KEPT {
             sessions.remove(0);
         }
@@ -100,6 +112,14 @@ impl Overrides {
         Ok(Some(session))
     }
 
+    /// Wipes what runs left in the sessions.
+    pub(super) fn wipe(&self) -> usize {
+        let sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
+        sessions.iter().map(|(_, session)| session.wipe()).sum()
+    }
+}
+
+impl Plans for Planner {
     fn plan(&self, of: &Session, given: &BTreeSet<Arc<str>>) -> Result<Session, Error> {
         let mut model = self.model.clone();
         if let Some(graph) = &mut model.graph {
@@ -122,13 +142,7 @@ impl Overrides {
             quantize: self.quantize,
             files: &NoExternalData,
         };
-        (self.planned)(&model, &options)
-    }
-
-    /// Wipes what runs left in the sessions.
-    pub(super) fn wipe(&self) -> usize {
-        let sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
-        sessions.iter().map(|(_, session)| session.wipe()).sum()
+        Session::planned(&model, &options, None)
     }
 }
 

@@ -81,24 +81,43 @@ fn pack(codes: &[u8], bits: usize) -> Vec<u8> {
 
 /// An element type as JSON has it; each method says whether that JSON value is one.
 trait JsonElement {
-    fn push_integer(_: i128, _: &mut Elements) -> bool {
+    fn push_integer(&self, _: i128, _: &mut Elements) -> bool {
         false
     }
-    fn push_float(_: f64, _: &mut Elements) -> bool {
+    fn push_float(&self, _: f64, _: &mut Elements) -> bool {
         false
     }
-    fn push_bool(_: bool, _: &mut Elements) -> bool {
+    fn push_bool(&self, _: bool, _: &mut Elements) -> bool {
         false
     }
-    fn push_text(_: &str, _: &mut Elements) -> bool {
+    fn push_text(&self, _: &str, _: &mut Elements) -> bool {
         false
     }
 }
 
+/// Any of them. A reader of JSON for each type would be a tenth of a small bundle.
+impl JsonElement for &dyn JsonElement {
+    fn push_integer(&self, value: i128, to: &mut Elements) -> bool {
+        (**self).push_integer(value, to)
+    }
+    fn push_float(&self, value: f64, to: &mut Elements) -> bool {
+        (**self).push_float(value, to)
+    }
+    fn push_bool(&self, value: bool, to: &mut Elements) -> bool {
+        (**self).push_bool(value, to)
+    }
+    fn push_text(&self, text: &str, to: &mut Elements) -> bool {
+        (**self).push_text(text, to)
+    }
+}
+
+/// Elements that are numbers of a type of Rust's, or of `half`'s.
+struct Number<T>(PhantomData<T>);
+
 macro_rules! integers {
     ($($type:ty),*) => {$(
-        impl JsonElement for $type {
-            fn push_integer(value: i128, to: &mut Elements) -> bool {
+        impl JsonElement for Number<$type> {
+            fn push_integer(&self, value: i128, to: &mut Elements) -> bool {
                 let Ok(value) = <$type>::try_from(value) else { return false };
                 to.bytes.extend_from_slice(&value.to_le_bytes());
                 true
@@ -120,11 +139,11 @@ fn non_finite(text: &str) -> Option<f64> {
 
 macro_rules! floats {
     ($($type:ty, $from:expr;)*) => {$(
-        impl JsonElement for $type {
-            fn push_integer(value: i128, to: &mut Elements) -> bool {
-                Self::push_float(value as f64, to)
+        impl JsonElement for Number<$type> {
+            fn push_integer(&self, value: i128, to: &mut Elements) -> bool {
+                self.push_float(value as f64, to)
             }
-            fn push_float(value: f64, to: &mut Elements) -> bool {
+            fn push_float(&self, value: f64, to: &mut Elements) -> bool {
                 let narrow: $type = $from(value);
                 // A number beyond the type's range is a mistake, not an infinity.
                 let fits = narrow.is_finite() || !value.is_finite();
@@ -133,8 +152,8 @@ macro_rules! floats {
                 }
                 fits
             }
-            fn push_text(text: &str, to: &mut Elements) -> bool {
-                non_finite(text).is_some_and(|value| Self::push_float(value, to))
+            fn push_text(&self, text: &str, to: &mut Elements) -> bool {
+                non_finite(text).is_some_and(|value| self.push_float(value, to))
             }
         }
     )*};
@@ -143,7 +162,7 @@ floats! { f32, |v| v as f32; f64, |v| v; f16, f16::from_f64; bf16, bf16::from_f6
 
 struct Boolean;
 impl JsonElement for Boolean {
-    fn push_bool(value: bool, to: &mut Elements) -> bool {
+    fn push_bool(&self, value: bool, to: &mut Elements) -> bool {
         to.bytes.push(value as u8);
         true
     }
@@ -151,7 +170,7 @@ impl JsonElement for Boolean {
 
 struct Text;
 impl JsonElement for Text {
-    fn push_text(text: &str, to: &mut Elements) -> bool {
+    fn push_text(&self, text: &str, to: &mut Elements) -> bool {
         to.strings.push(text.to_owned());
         true
     }
@@ -160,7 +179,7 @@ impl JsonElement for Text {
 /// A signed or unsigned integer of 4 or 2 bits.
 struct Narrow<const BITS: u32, const SIGNED: bool>;
 impl<const BITS: u32, const SIGNED: bool> JsonElement for Narrow<BITS, SIGNED> {
-    fn push_integer(value: i128, to: &mut Elements) -> bool {
+    fn push_integer(&self, value: i128, to: &mut Elements) -> bool {
         let (low, high) = if SIGNED {
             (-(1 << (BITS - 1)), 1 << (BITS - 1))
         } else {
@@ -174,22 +193,19 @@ impl<const BITS: u32, const SIGNED: bool> JsonElement for Narrow<BITS, SIGNED> {
     }
 }
 
-/// An 8-bit or 4-bit float, by its `TensorProto.DataType` code.
-struct SmallFloat<const CODE: i32>;
-impl<const CODE: i32> JsonElement for SmallFloat<CODE> {
-    fn push_integer(value: i128, to: &mut Elements) -> bool {
-        Self::push_float(value as f64, to)
+/// An 8-bit or 4-bit float.
+struct SmallFloat(DataType);
+impl JsonElement for SmallFloat {
+    fn push_integer(&self, value: i128, to: &mut Elements) -> bool {
+        self.push_float(value as f64, to)
     }
-    fn push_float(value: f64, to: &mut Elements) -> bool {
-        let Some(data_type) = DataType::from_code(CODE) else {
-            return false;
-        };
+    fn push_float(&self, value: f64, to: &mut Elements) -> bool {
         to.bytes
-            .push(encode_small_float(data_type, value as f32, false));
+            .push(encode_small_float(self.0, value as f32, false));
         true
     }
-    fn push_text(text: &str, to: &mut Elements) -> bool {
-        non_finite(text).is_some_and(|value| Self::push_float(value, to))
+    fn push_text(&self, text: &str, to: &mut Elements) -> bool {
+        non_finite(text).is_some_and(|value| self.push_float(value, to))
     }
 }
 
@@ -201,48 +217,54 @@ impl<'de> DeserializeSeed<'de> for ElementsSeed {
 
     fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<Elements, D::Error> {
         let mut to = Elements::default();
-        macro_rules! read {
-            ($type:ty) => {
-                Flatten::<$type> {
+        let element: &dyn JsonElement = match self.0 {
+            // What most requests are of has a reader of its own.
+            DataType::Float32 => {
+                let element = &Number::<f32>(PhantomData);
+                Flatten {
                     to: &mut to,
-                    element: PhantomData,
+                    element,
                 }
-                .deserialize(from)?
-            };
-        }
-        match self.0 {
-            DataType::Float32 => read!(f32),
-            DataType::Float64 => read!(f64),
-            DataType::Float16 => read!(f16),
-            DataType::Bfloat16 => read!(bf16),
-            DataType::Int8 => read!(i8),
-            DataType::Int16 => read!(i16),
-            DataType::Int32 => read!(i32),
-            DataType::Int64 => read!(i64),
-            DataType::Uint8 => read!(u8),
-            DataType::Uint16 => read!(u16),
-            DataType::Uint32 => read!(u32),
-            DataType::Uint64 => read!(u64),
-            DataType::Bool => read!(Boolean),
-            DataType::String => read!(Text),
-            DataType::Int4 => read!(Narrow<4, true>),
-            DataType::Uint4 => read!(Narrow<4, false>),
-            DataType::Int2 => read!(Narrow<2, true>),
-            DataType::Uint2 => read!(Narrow<2, false>),
-            DataType::Float8E4M3FN => read!(SmallFloat<17>),
-            DataType::Float8E4M3FNUZ => read!(SmallFloat<18>),
-            DataType::Float8E5M2 => read!(SmallFloat<19>),
-            DataType::Float8E5M2FNUZ => read!(SmallFloat<20>),
-            DataType::Float4E2M1 => read!(SmallFloat<23>),
-            DataType::Float8E8M0 => read!(SmallFloat<24>),
+                .deserialize(from)?;
+                return Ok(to);
+            }
+            DataType::Float64 => &Number::<f64>(PhantomData),
+            DataType::Float16 => &Number::<f16>(PhantomData),
+            DataType::Bfloat16 => &Number::<bf16>(PhantomData),
+            DataType::Int8 => &Number::<i8>(PhantomData),
+            DataType::Int16 => &Number::<i16>(PhantomData),
+            DataType::Int32 => &Number::<i32>(PhantomData),
+            DataType::Int64 => &Number::<i64>(PhantomData),
+            DataType::Uint8 => &Number::<u8>(PhantomData),
+            DataType::Uint16 => &Number::<u16>(PhantomData),
+            DataType::Uint32 => &Number::<u32>(PhantomData),
+            DataType::Uint64 => &Number::<u64>(PhantomData),
+            DataType::Bool => &Boolean,
+            DataType::String => &Text,
+            DataType::Int4 => &Narrow::<4, true>,
+            DataType::Uint4 => &Narrow::<4, false>,
+            DataType::Int2 => &Narrow::<2, true>,
+            DataType::Uint2 => &Narrow::<2, false>,
+            DataType::Float8E4M3FN
+            | DataType::Float8E4M3FNUZ
+            | DataType::Float8E5M2
+            | DataType::Float8E5M2FNUZ
+            | DataType::Float4E2M1
+            | DataType::Float8E8M0 => &SmallFloat(self.0),
             DataType::Complex64 | DataType::Complex128 => {
                 to.wrong = Some(WrongElement {
                     index: 0,
                     found: "JSON, which has none".into(),
                 });
                 IgnoredAny::deserialize(from)?;
+                return Ok(to);
             }
+        };
+        Flatten {
+            to: &mut to,
+            element: &element,
         }
+        .deserialize(from)?;
         Ok(to)
     }
 }
@@ -250,7 +272,7 @@ impl<'de> DeserializeSeed<'de> for ElementsSeed {
 /// Appends a JSON value, or the values of an array however nested, to `to`.
 struct Flatten<'a, T> {
     to: &'a mut Elements,
-    element: PhantomData<T>,
+    element: &'a T,
 }
 
 impl<'de, T: JsonElement> DeserializeSeed<'de> for Flatten<'_, T> {
@@ -285,27 +307,27 @@ impl<'de, T: JsonElement> Visitor<'de> for Flatten<'_, T> {
     }
 
     fn visit_i64<E>(self, value: i64) -> Result<(), E> {
-        let fits = T::push_integer(value.into(), self.to);
+        let fits = self.element.push_integer(value.into(), self.to);
         self.note(fits, value)
     }
 
     fn visit_u64<E>(self, value: u64) -> Result<(), E> {
-        let fits = T::push_integer(value.into(), self.to);
+        let fits = self.element.push_integer(value.into(), self.to);
         self.note(fits, value)
     }
 
     fn visit_f64<E>(self, value: f64) -> Result<(), E> {
-        let fits = T::push_float(value, self.to);
+        let fits = self.element.push_float(value, self.to);
         self.note(fits, value)
     }
 
     fn visit_bool<E>(self, value: bool) -> Result<(), E> {
-        let fits = T::push_bool(value, self.to);
+        let fits = self.element.push_bool(value, self.to);
         self.note(fits, value)
     }
 
     fn visit_str<E>(self, value: &str) -> Result<(), E> {
-        let fits = T::push_text(value, self.to);
+        let fits = self.element.push_text(value, self.to);
         self.note(fits, "a string")
     }
 
@@ -317,9 +339,9 @@ impl<'de, T: JsonElement> Visitor<'de> for Flatten<'_, T> {
         self.to.nesting.open();
         let mut len = 0;
         while seq
-            .next_element_seed(Flatten::<T> {
+            .next_element_seed(Flatten {
                 to: &mut *self.to,
-                element: PhantomData,
+                element: self.element,
             })?
             .is_some()
         {
