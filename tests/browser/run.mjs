@@ -1,12 +1,13 @@
 #!/usr/bin/env node
 /**
- * The browser tests, in headless Chromium: `node tests/browser/run.mjs [site] [models] [server]`, after
+ * The browser tests, in headless Chromium: `node tests/browser/run.mjs [site] [models] [bad_days] [server]`, after
  * `npm ci` here, `node web/build.mjs` and `node www/build.mjs`.
  *
  * `CHROMIUM` names the browser, by default the first of /usr/bin/chromium and Google's names that
  * is there. Models that are not in target/models are skipped, and so is WebGPU where the browser
  * has no adapter. The last line is `N passed, N failed[, N skipped]`.
  */
+import { testBadDays } from "./bad_days.mjs";
 import { open } from "./chromium.mjs";
 import { testModels } from "./models.mjs";
 import { testServer } from "./server.mjs";
@@ -22,6 +23,7 @@ const suite = new Suite();
 try {
   if (wanted("site")) await testSite(suite, browser, origin);
   if (wanted("models")) await testModels(suite, browser, origin);
+  if (wanted("bad_days")) await testBadDays(suite, browser);
   if (wanted("server")) await testServer(suite, browser);
 } finally {
   await close();

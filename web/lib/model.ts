@@ -1,6 +1,6 @@
 /** A model loaded in this thread: what a worker holds, or a session without one. */
 
-import type { ModelBytes, Session, Value, ValueDescription as EngineValue } from "../glue/lethe.js";
+import type { ExternalFiles, ModelBytes, Session, Value, ValueDescription as EngineValue } from "../glue/lethe.js";
 import { alone, forget, hashOf, keep, kept } from "./cache.js";
 import type {
   Backend, Build, Description, Numerics, Placement, Progress, ValueDescription,
@@ -62,11 +62,15 @@ export class Model {
   ): Promise<Model> {
     const { engine } = loader;
     const bytes = await loader.model(request);
-    const files = await loader.files(bytes, request).catch((thrown) => {
+    let files: ExternalFiles;
+    try {
+      files = await loader.files(bytes, request);
+      loader.report("prepare");
+      signal?.throwIfAborted();
+    } catch (thrown) {
       bytes.free();
       throw thrown;
-    });
-    loader.report("prepare");
+    }
     const free = Object.entries(request.freeDimensions);
     // The engine takes bytes and files with it, whether it succeeds or not.
     const session = await engine.Session.load(
@@ -74,10 +78,16 @@ export class Model {
       free.map(([name]) => name), Float64Array.from(free, ([, size]) => size),
     );
     const model = new Model(describe(session, engine, request.backend, loader.loaded), engine, session);
-    if (request.warmup !== false) {
-      loader.report("warmup");
-      await model.#warmUp(request.warmup, listener);
-      model.description.memoryBytes = engine.memoryBytes();
+    try {
+      if (request.warmup !== false) {
+        loader.report("warmup");
+        await model.#warmUp(request.warmup, listener, signal);
+        model.description.memoryBytes = engine.memoryBytes();
+      }
+      signal?.throwIfAborted();
+    } catch (thrown) {
+      model.release();
+      throw thrown;
     }
     loader.report("ready");
     return model;
@@ -120,10 +130,11 @@ export class Model {
   }
 
   /** A first run, whose failure is no error: the sizes may have been none that the model takes. */
-  async #warmUp(inputs: true | WireFeeds, listener: Listener): Promise<void> {
+  async #warmUp(inputs: true | WireFeeds, listener: Listener, signal?: AbortSignal): Promise<void> {
     try {
-      await this.run(inputs === true ? madeUp(this.description.inputs) : inputs, undefined, false);
+      await this.run(inputs === true ? madeUp(this.description.inputs) : inputs, undefined, false, signal);
     } catch (thrown) {
+      signal?.throwIfAborted();
       const { code, message } = toRecord(thrown);
       if (code === "LETHE-CRASHED") throw thrown;
       listener.warning({ code, message: `the warm-up did not run, give it inputs: ${message}` });
@@ -221,7 +232,7 @@ class Loader {
   }
 
   /** The files beside the model: those given, and by their names those beside its address. */
-  async files(model: ModelBytes, { source, files }: LoadRequest) {
+  async files(model: ModelBytes, { source, files }: LoadRequest): Promise<ExternalFiles> {
     const all = new this.engine.ExternalFiles();
     for (const name of model.externalLocations()) {
       const given = files.find(({ path }) => isNamed(path, name));
