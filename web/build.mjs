@@ -189,10 +189,10 @@ async function bundle() {
   ]);
   await copyFile(join(PKG, "exports.d.ts"), join(PKG, "exports.d.cts"));
   // The generator knows no default export that is the module itself.
-  for (const [file, all] of [["index.d.ts", "exports.js"], ["index.d.cts", "exports.cjs"], ["inline.d.ts", "exports.js"]]) {
-    const text = `export * from "./${all}";\nimport * as lethe from "./${all}";\nexport default lethe;\n`;
-    await writeFile(join(PKG, file), text);
-  }
+  const everything = 'export * from "./exports.js";\nimport * as lethe from "./exports.js";\nexport default lethe;\n';
+  for (const file of ["index.d.ts", "inline.d.ts"]) await writeFile(join(PKG, file), everything);
+  // What `require` gives is the whole; who wants a default of it has the module.
+  await writeFile(join(PKG, "index.d.cts"), 'export * from "./exports.cjs";\n');
 }
 
 if (!existsSync(join(WEB, "node_modules"))) {

@@ -325,6 +325,26 @@ const RECIPES = {
     }
   },
 
+  async "the package as publint and attw see it"() {
+    const folder = await project("published");
+    const { stdout } = await run("npm", ["pack", "--silent", "--pack-destination", folder], { cwd: join(ROOT, "web") });
+    const tarball = join(folder, stdout.trim());
+    const bin = (name) => join(MODULES, ".bin", name);
+    const seen = await run(bin("publint"), ["run", tarball, "--strict"]).catch((error) => assert.fail(error.stdout + error.stderr));
+    assert.match(seen.stdout, /All good/);
+    // `lethe/inline` is for bundlers and pages alone.
+    const attw = ["--exclude-entrypoints", "inline", "--format", "json", tarball];
+    // It ends with 1 also for what is passed over here: no entry points for Node before 16.
+    const said = await run(bin("attw"), attw, { maxBuffer: 1 << 26 }).catch((error) => error);
+    const { problems = {} } = JSON.parse(said.stdout);
+    assert.deepEqual(Object.keys(problems).filter((kind) => kind !== "NoResolution"), []);
+    // What is published, and how large: all of it as npm sends it, in a budget.
+    const bytes = (await readFile(tarball)).length;
+    const sizes = JSON.parse(await readFile(join(PKG, "sizes.json"), "utf8"));
+    assert.ok(Object.values(sizes).every(({ brotliBytes }) => brotliBytes < 1e6), JSON.stringify(sizes));
+    return `${(bytes / 1e6).toFixed(1)} MB`;
+  },
+
   Deno: () => runtime("deno", join(MODULES, "@deno"), ["run", "--allow-all", "--node-modules-dir=manual"]),
 
   Bun: () => runtime("bun", join(MODULES, "@oven"), ["run"]),

@@ -9,18 +9,17 @@
 
 use half::{bf16, f16};
 
-use super::arithmetic::Add;
 use super::broadcasting::broadcast_dims;
 use super::element_types::{match_type, refused};
 use crate::error::OpError;
 use crate::graph::{Attributes, Dims};
-use crate::kernels::elementwise::{Unary, map, map_doubles};
+use crate::kernels::elementwise::{
+    Arithmetic, Expansion, Operand, Unary, arithmetic, map, map_doubles, zip,
+};
 use crate::kernels::env::Env;
 use crate::kernels::gemm::Activation;
 use crate::kernels::scratch;
-use crate::operator::{
-    InferContext, InputValue, NoSubgraphs, Operator, OutputSlot, OutputSlots, RunContext,
-};
+use crate::operator::{InferContext, NoSubgraphs, OutputSlot, OutputSlots, RunContext};
 use crate::tensor::{DataType, Shape, TensorView, TensorViewMut, element_count};
 
 /// Which input of a fused operator the residual is.
@@ -134,8 +133,7 @@ pub(super) fn other_residual<'a>(
     Ok(residual.filter(|residual| residual.shape() != sum_shape))
 }
 
-/// `activation(sum + residual)` as `Add` and the activation's own operator compute it. `sum` is
-/// given the inputs before the residual, and memory for its shape.
+/// `activation(sum + residual)` as `Add` and the activation's own operator compute it, for real numbers. `sum` is given the inputs before the residual, and memory for its shape.
 ///
 /// # Errors
 /// Those of `sum`, and when the two do not broadcast.
@@ -163,17 +161,16 @@ pub(super) fn add_apart(
             slot(to),
             &mut NoSubgraphs,
         ))?;
-        let from = TensorView::from_bytes(data_type, sum_shape, bytes);
-        let operands = [from, residual].map(|view| Some(InputValue::Tensor(view)));
+        let sum = TensorView::from_bytes(data_type, sum_shape, bytes);
         let shape = Shape::from_slice(output.shape());
-        let to = TensorViewMut::from_bytes(data_type, &shape, output.bytes_mut());
-        let add = Add::parse(&Attributes::new(14, 1))?;
-        add.run(&mut RunContext::new(
-            env,
-            &operands,
-            slot(to),
-            &mut NoSubgraphs,
-        ))
+        // Not the operator `Add` itself: it has code for each type, and these are what is fused.
+        match_type!(data_type; f32, f16, bf16, f64 as T => {
+            let expansion = |view: TensorView<'_>| Expansion::new(view.shape(), &shape);
+            let sum = Operand::Elements(sum.as_slice::<T>()?, expansion(sum));
+            let residual = Operand::Elements(residual.as_slice::<T>()?, expansion(residual));
+            zip(env, arithmetic::<T>(Arithmetic::Add), &sum, &residual, output.as_mut_slice()?);
+            Ok(())
+        }; other => Err(refused(other)))
     })?;
     after.apply(env, &mut output)
 }

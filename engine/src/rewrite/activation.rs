@@ -167,7 +167,10 @@ fn slot_for(
         Some(a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.likely_equals(b)))
     };
     let has_weights = pattern.graph.constant(host.input(1)).is_some();
-    let free = host.input(3).is_none() && (is_conv || is_matmul) && has_weights;
+    let free = host.input(3).is_none()
+        && (is_conv || is_matmul)
+        && has_weights
+        && pattern.is_real(Some(other));
     // The sum takes the place of the host's output, so what it adds must be there before: it is,
     // since the sum's own node stays where it was.
     (free && same_shape() == Some(true)).then_some(3)

@@ -165,6 +165,11 @@ impl<'g> Pattern<'g> {
         self.graph.proved(id?).data_type()
     }
 
+    /// Whether a value is of a type of real numbers.
+    pub(super) fn is_real(&self, id: Option<ValueId>) -> bool {
+        self.is_f32_like(id) || self.data_type(id) == Some(DataType::Float64)
+    }
+
     /// Whether a value is of a type that fused operators compute with in f32.
     pub(super) fn is_f32_like(&self, id: Option<ValueId>) -> bool {
         let data_type = self.data_type(id);

@@ -62,6 +62,7 @@ fn residuals_of_any_shape_are_added() {
             data_type: DataType::Int32,
             inputs: "x:n,4 r:n,4",
             runs: "2,4 2,4|1,4 2,4|2,4 1,4",
+            expect: Never("FusedMatMul"),
             ..product
         },
         Case {
