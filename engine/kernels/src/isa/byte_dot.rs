@@ -65,6 +65,42 @@ impl<I: Isa> ByteDot for Emulated<I> {
 #[cfg(target_arch = "x86_64")]
 pub use x86::{Avx2Madd, Avx2Vnni, Avx512Madd, Avx512Vnni};
 
+#[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+pub use wasm::Simd128Dot;
+
+#[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+mod wasm {
+    use std::arch::wasm32::*;
+
+    use super::ByteDot;
+    use crate::isa::simd128::Simd128;
+
+    /// Two `i32x4.dot_i16x8_s` on the even and odd bytes, exact for all of them. Both halves of an operand
+    /// are made once for all sums that a tile takes it into. (Relaxed SIMD's own product of bytes is exact
+    /// where one side has 7 bits; unsigned bytes need two of it and a shift, which is no less.)
+    #[derive(Debug, Clone, Copy)]
+    pub struct Simd128Dot(pub Simd128);
+
+    impl ByteDot for Simd128Dot {
+        type Isa = Simd128;
+
+        #[inline(always)]
+        fn isa(self) -> Simd128 {
+            self.0
+        }
+
+        #[inline(always)]
+        fn dot_u8_i8(self, acc: v128, a: v128, b: v128) -> v128 {
+            let even = i32x4_dot_i16x8(
+                v128_and(a, i16x8_splat(0xff)),
+                i16x8_shr(i16x8_shl(b, 8), 8),
+            );
+            let odd = i32x4_dot_i16x8(u16x8_shr(a, 8), i16x8_shr(b, 8));
+            i32x4_add(acc, i32x4_add(even, odd))
+        }
+    }
+}
+
 #[cfg(target_arch = "x86_64")]
 mod x86 {
     use std::arch::is_x86_feature_detected;
@@ -222,7 +258,7 @@ pub fn dispatch_byte_dot<K: ByteDotKernel>(level: Level, kernel: K) -> K::Output
             }
         }
         #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
-        Level::Simd128 => return kernel.run(Emulated(crate::isa::simd128::Simd128)),
+        Level::Simd128 => return kernel.run(Simd128Dot(crate::isa::simd128::Simd128)),
         _ => {}
     }
     kernel.run(Emulated(scalar::Scalar))
