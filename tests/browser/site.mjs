@@ -120,6 +120,14 @@ export async function testSite(suite, browser, origin) {
     assert.equal(width, 360);
     await drawWithFinger(page, digits[2][0]);
     assert.equal(await reading(page), "2");
+    const isSeen = await page.evaluate(() => {
+      document.querySelector(".basin").scrollIntoView({ behavior: "instant", block: "start" });
+      return ["pad", "digit"].every((id) => {
+        const { top, bottom } = document.getElementById(id).getBoundingClientRect();
+        return top >= 0 && bottom <= innerHeight;
+      });
+    });
+    assert.ok(isSeen, "pad and answer are seen together");
     assert.deepEqual(problems, []);
     await close();
   });
@@ -163,6 +171,9 @@ export async function testSite(suite, browser, origin) {
     await verdict.filter({ hasText: "Lethe runs it" }).waitFor();
     const report = await page.locator("#report").innerText();
     assert.match(report, /signal float32 \[batch, 1, 256\]/);
+    assert.match(await verdict.innerText(), /first answer in/);
+    await choose("page.onnx", Buffer.from("<!doctype html><title>404</title>"));
+    await verdict.filter({ hasText: "HTML page" }).waitFor();
     await choose("half.onnx", bytes.subarray(0, bytes.length / 2));
     await verdict.filter({ hasText: "LETHE-MODEL-MALFORMED" }).waitFor();
     assert.deepEqual(problems, []);
