@@ -2,6 +2,10 @@
 
 import { InferenceSession, LetheError, Tensor } from "lethe";
 
+/** The most elements of an input that is made up, and the longest that loading and a run may take. */
+const MOST_ELEMENTS = 1 << 26;
+const MOST_MS = 120_000;
+
 const mb = (bytes) => `${(bytes / 1e6).toFixed(bytes < 1e7 ? 2 : 0)} MB`;
 const axes = ({ type, shape, isTensor }) =>
   isTensor ? `${type} [${shape.map((size) => (size === "" ? "any" : size)).join(", ")}]` : "a sequence, map or optional";
@@ -12,10 +16,18 @@ function inputs(metadata, size) {
     if (!input.isTensor) return [input.name, []];
     const dims = input.shape.map((axis) => (typeof axis === "number" ? axis : size));
     const count = dims.reduce((product, dim) => product * dim, 1);
+    if (!(count <= MOST_ELEMENTS)) {
+      throw new LetheError("LETHE-BUDGET", `input ${JSON.stringify(input.name)} [${dims.join(", ")}] has more than ${MOST_ELEMENTS} elements`);
+    }
     const one = input.type === "string" ? "a" : input.type.endsWith("int64") ? 1n : 1;
     if (/^(bfloat|float8|float4|complex|u?int[24]$)/.test(input.type)) throw new LetheError("LETHE-UNSUPPORTED", `inputs of ${input.type} are not made up here`);
     return [input.name, new Tensor(input.type, Array.from({ length: count }, () => one), dims)];
   }));
+}
+
+function said(error) {
+  if (error.name === "TimeoutError") return { code: "LETHE-DEADLINE", message: `it took more than ${MOST_MS / 1000} s` };
+  return { code: error.code ?? "LETHE-INTERNAL", message: error.message };
 }
 
 /** What is found of one model. */
@@ -24,9 +36,9 @@ async function examine(model) {
   const found = { model, loads: false, runs: false };
   let session;
   try {
-    session = await InferenceSession.create(model);
+    session = await InferenceSession.create(model, { signal: AbortSignal.timeout(MOST_MS) });
   } catch (error) {
-    return { ...found, error: { code: error.code ?? "LETHE-INTERNAL", message: error.message } };
+    return { ...found, error: said(error) };
   }
   const { description } = session;
   Object.assign(found, {
@@ -39,7 +51,7 @@ async function examine(model) {
   for (const size of [1, 8, 16, 64, 224]) {
     try {
       const feeds = inputs(session.inputMetadata, size);
-      await session.run(feeds);
+      await session.run(feeds, { signal: AbortSignal.timeout(MOST_MS) });
       const start = performance.now();
       const times = await session.profile(feeds);
       Object.assign(found, {
@@ -48,7 +60,8 @@ async function examine(model) {
       });
       break;
     } catch (error) {
-      found.error ??= { code: error.code ?? "LETHE-INTERNAL", message: error.message };
+      found.error ??= said(error);
+      if (found.error.code === "LETHE-DEADLINE") break;
     }
   }
   await session.release();

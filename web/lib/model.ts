@@ -303,12 +303,18 @@ function beside(source: Source, name: string): Source | undefined {
   return { url: url.href };
 }
 
+/** The most elements of an input that is made up: a model may declare any size. */
+const MOST_MADE_UP = 1 << 26;
+
 /** Zeros for inputs, where an axis that may have any size has one element. */
 export function madeUp(inputs: readonly ValueDescription[]): WireFeeds {
   return inputs.map((input): [string, WireValue] => {
     if (!input.isTensor) return [input.name, { list: [] }];
     const dims = input.shape.map((size) => (typeof size === "number" ? size : 1));
     const entries = entriesOf(input.type, dims.reduce((product, dim) => product * dim, 1));
+    if (!(entries <= MOST_MADE_UP)) {
+      throw new LetheError("LETHE-BUDGET", `input ${JSON.stringify(input.name)}: ${entries} elements are not made up`);
+    }
     return [input.name, { type: input.type, dims, data: zeros(input.type, entries) }];
   });
 }

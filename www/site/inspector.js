@@ -58,7 +58,10 @@ function madeUp(metadata, size) {
     if (!isTensor) return [name, []];
     const dims = shape.map((axis) => (typeof axis === "number" ? axis : size));
     const one = type === "string" ? "a" : type.endsWith("int64") ? 1n : 1;
-    return [name, new Tensor(type, Array.from({ length: dims.reduce((a, b) => a * b, 1) }, () => one), dims)];
+    const length = dims.reduce((a, b) => a * b, 1);
+    // A model may declare any size.
+    if (!(length <= 1 << 26)) throw new LetheError("LETHE-BUDGET", `input ${name}: ${length} elements are not made up here`);
+    return [name, new Tensor(type, Array.from({ length }, () => one), dims)];
   }));
 }
 
