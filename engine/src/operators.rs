@@ -35,6 +35,8 @@ mod cumulative;
 mod dropout;
 mod einsum;
 mod element_types;
+#[cfg(test)]
+mod endings;
 mod expand;
 #[cfg(test)]
 mod extremes;

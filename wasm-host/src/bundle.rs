@@ -12,6 +12,7 @@
 pub mod provenance;
 
 use std::ops::Range;
+use std::time::Duration;
 
 use lethe_engine::Numerics;
 use lethe_engine::kernels::env::Env;
@@ -108,6 +109,8 @@ pub struct BundleOptions {
     pub relaxed_simd: bool,
     /// Which operators go into it.
     pub operators: OperatorSet,
+    /// Longest time to load the models, which a hostile one would never end.
+    pub load_deadline: Duration,
 }
 
 impl BundleOptions {
@@ -141,6 +144,7 @@ pub fn bundle(models: &[ModelSource], options: &BundleOptions) -> Result<Vec<u8>
             ..Env::new()
         },
         guest: options.guest(),
+        load_deadline: options.load_deadline,
         ..SandboxSettings::default()
     };
     let image = model_image(models, &settings)?;

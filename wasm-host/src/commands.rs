@@ -30,7 +30,7 @@ use crate::values::ValueError;
 use crate::verification;
 use crate::wasi_nn::command::CommandRunError;
 use lethe_sandbox::model_file::{ModelFile, ModelFileError};
-use lethe_sandbox::{ModelSource, Sandbox, SandboxError, deadline, model_name};
+use lethe_sandbox::{ModelSource, Sandbox, SandboxError, SandboxSettings, deadline, model_name};
 
 /// How a command that could be carried out ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -101,18 +101,29 @@ pub fn in_time(
     settings: &RunSettings,
     work: impl FnOnce() -> Result<Outcome, CommandError>,
 ) -> Result<Outcome, CommandError> {
-    let timeout = settings.timeout();
     let limits = Limits {
         memory_bytes: u64::MAX,
-        stop: deadline::stop_at(Instant::now() + timeout),
+        stop: deadline::stop_at(Instant::now() + settings.timeout()),
     };
     let (done, is_late) = limits::within(limits, || (work(), limits::is_stopped()));
     match is_late && done.is_err() {
-        true => Err(CommandError::Request(format!(
-            "it took longer than {timeout:?} [LETHE-DEADLINE]"
-        ))),
+        true => Err(took_longer(settings)),
         false => done,
     }
+}
+
+fn took_longer(settings: &RunSettings) -> CommandError {
+    let timeout = settings.timeout();
+    CommandError::Request(format!("it took longer than {timeout:?} [LETHE-DEADLINE]"))
+}
+
+/// Settings of a sandbox whose loading ends with the command's time too: a model can compute while it is
+/// loaded, and for ever.
+fn sandbox_settings(settings: &RunSettings) -> Result<SandboxSettings, SettingsError> {
+    Ok(SandboxSettings {
+        load_deadline: settings.timeout(),
+        ..settings.sandbox_settings()?
+    })
 }
 
 /// A model that is ready to run.
@@ -151,7 +162,11 @@ fn load(
     match settings.isolation.unwrap_or(Isolation::None) {
         Isolation::None => Ok(Box::new(load_session(path, file, model, settings)?)),
         Isolation::Sandbox => {
-            let settings = settings.sandbox_settings()?;
+            // The command's time may be up before the next of several models.
+            if limits::is_stopped() {
+                return Err(took_longer(settings));
+            }
+            let settings = sandbox_settings(settings)?;
             let sandbox = ModelSource::of_file(model_name(path), file)
                 .and_then(|source| Sandbox::new(&source, &settings))
                 .map_err(|source| in_sandbox(path, source))?;

@@ -84,7 +84,7 @@ fn what_cannot_be_done_is_one_line_and_code_2() {
         (
             "an unknown input",
             &["run", DIGITS, "--input", "x=1"],
-            "with one of input",
+            "with one of input [LETHE-OPTION]",
         ),
         (
             "a wrong shape",
@@ -129,7 +129,7 @@ fn what_cannot_be_done_is_one_line_and_code_2() {
         (
             "a shape for nothing",
             &["bench", DIGITS, "--shape", "x=1"],
-            "--shape x=1",
+            "[LETHE-OPTION]",
         ),
     ];
     for (name, arguments, part) in cases {
@@ -173,7 +173,7 @@ fn what_takes_too_much_is_one_line_with_a_code() {
     let (x, memory, time) = ("--input=x=[1]", "--memory-mb=256", "--timeout-s=1");
     for (arguments, expected) in [
         (&["inspect", &huge][..], None),
-        (&["bench", &huge], Some("more than")),
+        (&["bench", &huge], Some("give --data [LETHE-OPTION]")),
         (&["inspect", &folded], None),
         (&["run", &folded, x, memory], Some("[LETHE-BUDGET]")),
         (&["bench", &folded, memory], Some("[LETHE-BUDGET]")),
@@ -203,6 +203,71 @@ fn what_takes_too_much_is_one_line_with_a_code() {
     ];
     let stderr = text(&lethe(&arguments).stderr);
     assert!(stderr.contains("does not give reproducible"), "{stderr}");
+}
+
+/// `y = x + v`, where `v` comes of a loop without end over constants, which loading computes.
+fn loading_for_ever() -> Vec<u8> {
+    use lethe_engine::DataType;
+    use lethe_engine::onnx::proto;
+    use models::{attribute, node, value};
+    let number = |name| value(name, DataType::Float32, &[]);
+    let body = proto::Graph {
+        name: Some("body".into()),
+        node: vec![
+            node("Identity", &["going"], &["goes_on"]),
+            node("Neg", &["v"], &["w"]),
+        ],
+        input: vec![
+            value("turn", DataType::Int64, &[]),
+            value("going", DataType::Bool, &[]),
+            number("v"),
+        ],
+        output: vec![value("goes_on", DataType::Bool, &[]), number("w")],
+        ..Default::default()
+    };
+    let mut repeat = node("Loop", &["", "", "one"], &["last"]);
+    repeat.attribute = vec![proto::Attribute {
+        g: Some(body),
+        ..attribute("body", proto::AttributeType::Graph)
+    }];
+    let one = proto::Tensor {
+        data_type: Some(DataType::Float32 as i32),
+        float_data: vec![1.0],
+        name: Some("one".into()),
+        ..Default::default()
+    };
+    models::model(proto::Graph {
+        name: Some("endless".into()),
+        node: vec![repeat, node("Add", &["x", "last"], &["y"])],
+        initializer: vec![one],
+        input: vec![value("x", DataType::Float32, &["n"])],
+        output: vec![value("y", DataType::Float32, &["n"])],
+        ..Default::default()
+    })
+}
+
+#[test]
+fn a_model_whose_loading_never_ends_is_ended_in_a_sandbox_too() {
+    let folder = Folder::new("endless-loading");
+    let endless = folder.file("test/model.onnx", &loading_for_ever());
+    let test = folder.0.join("test").display().to_string();
+    let bundle = folder.0.join("endless.wasm").display().to_string();
+    let (sandbox, time) = ("--isolation=sandbox", "--timeout-s=1");
+    for (arguments, code) in [
+        (&["run", &endless, "--input=x=[1]", sandbox, time][..], 2),
+        (&["bench", &endless, sandbox, time], 2),
+        // A test that failed.
+        (&["verify", &test, sandbox, time], 1),
+        (&["prepare", &endless, time], 2),
+        (&["bundle", &endless, "-o", &bundle, time], 2),
+    ] {
+        let mut command = Command::new("timeout");
+        command.arg("120").arg(env!("CARGO_BIN_EXE_lethe"));
+        let output = command.args(arguments).output().expect("it starts");
+        let said = text(&[output.stdout, output.stderr].concat());
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {said}");
+        assert!(said.contains("[LETHE-DEADLINE]"), "{arguments:?}: {said}");
+    }
 }
 
 #[test]
@@ -429,6 +494,31 @@ fn sizes_that_have_one_name_may_differ_and_are_warned_of() {
         assert_eq!(output.status.code(), Some(0), "{said}");
         assert_eq!(said.contains("the model gives one name"), warned, "{said}");
     }
+}
+
+#[test]
+fn inspecting_takes_time_in_proportion_to_the_inputs() {
+    use lethe_engine::DataType;
+    use lethe_engine::onnx::writer::ModelWriter;
+    let folder = Folder::new("many-inputs");
+    let least = |inputs: usize| {
+        let mut model = ModelWriter::new(17);
+        for i in 0..inputs {
+            model = model.input(&format!("x{i}"), DataType::Float32, &[&format!("n{i}")]);
+        }
+        let model = model.node("Relu", &["x0"], &["y"], vec![]).output("y");
+        let file = folder.file(&format!("{inputs}.onnx"), &model.to_bytes());
+        let runs = (0..3).map(|_| {
+            let start = std::time::Instant::now();
+            let output = lethe(&["inspect", &file]);
+            assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+            start.elapsed()
+        });
+        runs.min().unwrap_or_default()
+    };
+    let (few, many) = (least(2_500), least(20_000));
+    // Eight times the inputs: 64 times the time were it quadratic.
+    assert!(many < few * 24, "{few:?} became {many:?}");
 }
 
 #[test]

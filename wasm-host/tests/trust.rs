@@ -13,7 +13,7 @@ use lethe_sandbox::GraphSettings;
 use lethe_sandbox::ModelSource;
 use lethe_sandbox::model_file::ModelFile;
 use lethe_server::{Handler, Model, Request};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 /// A folder of a test's own, removed at its end.
 struct Folder(PathBuf);
@@ -101,19 +101,28 @@ fn audit_verify_says_what_is_certain() {
     let open = said(&["audit", "verify", file]);
     assert!(open.0 == 0 && open.1.contains("not closed"), "{open:?}");
     assert_eq!(said(&["audit", "verify", file, "--closed"]).0, 1);
-    log.close().unwrap();
-
+    // The last lines of a log that is written are not yet signed, its first two are.
     let key = folder.path("audit.key.pub");
     let key = key.to_str().unwrap();
+    let running = said(&["audit", "verify", file, "--public-key", key]);
+    assert!(
+        running.0 == 0 && running.1.contains("as given"),
+        "{running:?}"
+    );
+    let signed = ["audit", "verify", file, "--public-key", key, "--at-least"];
+    assert_eq!(said(&[&signed[..], &["2"]].concat()).0, 0);
+    assert_eq!(said(&[&signed[..], &["3"]].concat()).0, 1);
+    log.close().unwrap();
+
     let good = said(&["audit", "verify", file, "--public-key", key, "--closed"]);
     assert!(good.0 == 0 && good.1.contains("complete"), "{good:?}");
     let report = json(&["audit", "verify", file]);
     assert_eq!(
         (&report[0]["closed"], &report[0]["lines"]),
-        (&true.into(), &5.into())
+        (&true.into(), &6.into())
     );
-    assert_eq!(said(&["audit", "verify", file, "--at-least", "5"]).0, 0);
-    let cut = said(&["audit", "verify", file, "--at-least", "6"]);
+    assert_eq!(said(&["audit", "verify", file, "--at-least", "6"]).0, 0);
+    let cut = said(&["audit", "verify", file, "--at-least", "7"]);
     assert!(cut.0 == 1 && cut.1.contains("MISSING"), "{cut:?}");
     let other = SigningKey::ephemeral().unwrap().public_key().to_string();
     // A key may begin with a dash, which is no flag.
@@ -131,7 +140,116 @@ fn audit_verify_says_what_is_certain() {
         broken.0 == 1 && broken.1.contains("BROKEN at"),
         "{broken:?}"
     );
-    assert_eq!(json(&["audit", "verify", file])[0]["broken"]["line"], 2);
+    assert_eq!(json(&["audit", "verify", file])[0]["broken"]["line"], 3);
+}
+
+/// These lines with hashes that fit, as somebody writes them anew who has not got the key,
+/// after the line with the hash `prev`.
+fn chained(mut prev: String, first_seq: usize, lines: &[Map<String, Value>]) -> String {
+    use sha2::Digest;
+    let mut text = String::new();
+    for (i, line) in lines.iter().enumerate() {
+        let mut line = line.clone();
+        line.remove("hash");
+        line.insert("seq".into(), (first_seq + i).into());
+        line.insert("prev".into(), prev.into());
+        let content = serde_json::to_string(&line).unwrap();
+        let content = content.strip_suffix('}').unwrap();
+        prev = sha2::Sha256::digest(content)
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
+        text += &format!("{content},\"hash\":\"{prev}\"}}\n");
+    }
+    text
+}
+
+#[test]
+fn a_log_without_its_signatures_does_not_pass_for_one_with_them() {
+    let folder = Folder::new("unsigned-audit");
+    let settings = AuditSettings::new(folder.path("audit.jsonl"), folder.path("audit.key"));
+    let log = AuditLog::open(&settings).unwrap();
+    for status in [401, 200, 200] {
+        let entry = Entry {
+            status,
+            ..Entry::default()
+        };
+        log.record_now(entry).unwrap();
+    }
+    log.close().unwrap();
+    let file = settings.file.to_str().unwrap();
+    let key = folder.path("audit.key.pub");
+    let key = key.to_str().unwrap();
+    let whole = fs::read_to_string(file).unwrap();
+    let lines: Vec<_> = whole
+        .lines()
+        .map(|line| serde_json::from_str::<Map<String, Value>>(line).unwrap())
+        .collect();
+    // All of it anew, without a checkpoint, and with another status.
+    let mut forged: Vec<_> = lines
+        .iter()
+        .filter(|line| line["kind"] != "checkpoint")
+        .cloned()
+        .collect();
+    forged[1].insert("status".into(), 200.into());
+    fs::write(file, chained("0".repeat(64), 1, &forged)).unwrap();
+    // Nothing but the key tells it from a log.
+    assert_eq!(said(&["audit", "verify", file]).0, 0);
+    for more in [&[][..], &["--at-least", "4"], &["--at-least", "1"]] {
+        let arguments = [&["audit", "verify", file, "--public-key", key], more].concat();
+        let (code, text) = said(&arguments);
+        assert_eq!(code, 1, "{more:?}: {text}");
+        assert!(text.contains("no line is signed"), "{more:?}: {text}");
+        assert!(!text.contains("signed with"), "{more:?}: {text}");
+    }
+
+    // What was signed first, and more after it than a server leaves unsigned: in lines, or in time.
+    let signed: String = whole.split_inclusive('\n').take(2).collect();
+    let entry = &lines[2];
+    let after = |count: usize, time: &dyn Fn(usize) -> String| {
+        let rest = (0..count).map(|i| {
+            let mut line = entry.clone();
+            line.insert("time".into(), time(i).into());
+            line
+        });
+        let prev = lines[1]["hash"].as_str().unwrap().to_owned();
+        let rest = chained(prev, 3, &rest.collect::<Vec<_>>());
+        fs::write(file, format!("{signed}{rest}")).unwrap();
+        said(&["audit", "verify", file, "--public-key", key])
+    };
+    let at_once = |_: usize| "2026-12-01T10:00:00.000Z".to_owned();
+    let by_minutes = |i: usize| format!("2026-12-01T10:{:02}:00.000Z", 2 * i);
+    assert_eq!(after(900, &at_once).0, 0);
+    for (text, expected) in [
+        (after(1001, &at_once), "1001 lines follow"),
+        (after(4, &by_minutes), "lines of 360 s follow"),
+        (after(1, &|_| "now".to_owned()), "time cannot be read"),
+    ] {
+        assert!(text.0 == 1 && text.1.contains(expected), "{text:?}");
+    }
+    let arguments = [
+        "audit",
+        "verify",
+        file,
+        "--public-key",
+        key,
+        "--at-least",
+        "3",
+    ];
+    let (code, text) = said(&arguments);
+    assert!(
+        code == 1 && text.contains("2 of these are certain"),
+        "{text}"
+    );
+}
+
+#[test]
+fn audit_verify_reads_regular_files_alone() {
+    // A device that never ends would be read for ever.
+    for device in ["/dev/zero", "/dev/null"] {
+        let (code, text) = said(&["audit", "verify", device]);
+        assert_eq!(code, 2, "{device}: {text}");
+    }
 }
 
 #[test]

@@ -173,7 +173,8 @@ impl external_data::ExternalData for ExternalFiles {
             let (from, to) = (wanted.start.max(start), wanted.end.min(end));
             if from < to {
                 // Both are within the part, which is in memory.
-                found.push(part.slice((from - start) as usize..(to - start) as usize));
+                let place = |at: u64| usize::try_from(at - start).map_err(|e| e.to_string());
+                found.push(part.slice(place(from)?..place(to)?));
             }
             start = end;
         }

@@ -277,6 +277,21 @@ pub fn charge(bytes: usize) -> Result<Charge, Shortage> {
 }
 
 impl Charge {
+    /// Charges so many bytes more.
+    ///
+    /// # Errors
+    /// As [`charge`]; what was charged before stays so.
+    pub fn add(&mut self, bytes: usize) -> Result<(), Shortage> {
+        let mut more = charge(bytes)?;
+        if more.run != self.run {
+            // What was charged in another run is that one's: it ends with it.
+            *self = more;
+            return Ok(());
+        }
+        self.bytes += std::mem::take(&mut more.bytes);
+        Ok(())
+    }
+
     /// Whether it is another run's, or nobody's.
     pub(crate) fn is_foreign(&self) -> bool {
         RUN.try_with(|run| run.number.get() != self.run)

@@ -10,6 +10,7 @@ mod data_type;
 mod element;
 pub mod packed;
 mod small_float;
+mod strings;
 mod value;
 mod view;
 
@@ -17,6 +18,7 @@ pub use buffer::{Buffer, SharedBytes};
 pub use data_type::DataType;
 pub use element::{Bool, Complex, Element};
 pub use small_float::{decode_small_float, encode_small_float};
+pub use strings::Strings;
 pub use value::{Map, MapKeys, OptionalValue, Sequence, Value, ValueKind};
 pub use view::{TensorView, TensorViewMut};
 
@@ -53,7 +55,7 @@ pub enum Storage {
     /// first element in the low bits.
     Bytes(SharedBytes),
     /// UTF-8 strings, one an element.
-    Strings(Arc<[String]>),
+    Strings(Arc<Strings>),
 }
 
 /// A contiguous, row-major, immutable tensor.
@@ -110,8 +112,16 @@ impl Tensor {
     /// A tensor of strings.
     ///
     /// # Errors
-    /// When their number is not the product of `shape`.
+    /// When their number is not the product of `shape`, and when the run may not have so much memory.
     pub fn from_strings(shape: &[usize], strings: Vec<String>) -> Result<Self, OpError> {
+        Self::of_strings(shape, Strings::charged(strings)?)
+    }
+
+    /// A tensor of strings that are charged already.
+    ///
+    /// # Errors
+    /// When their number is not the product of `shape`.
+    pub fn of_strings(shape: &[usize], strings: Strings) -> Result<Self, OpError> {
         if element_count(shape) != Some(strings.len()) {
             return Err(OpError::ByteLength {
                 data_type: DataType::String,
@@ -123,7 +133,7 @@ impl Tensor {
         Ok(Self {
             data_type: DataType::String,
             shape: shape.into(),
-            storage: Storage::Strings(strings.into()),
+            storage: Storage::Strings(Arc::new(strings)),
         })
     }
 

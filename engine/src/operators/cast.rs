@@ -6,15 +6,19 @@
 //! Shapes: `input: [..]` → `output: [..]`. Types: all but complex.
 //! Numbers become text in their shortest form that reads back (`1.5`, `1e-7`, `NaN`, `INF`).
 
+use std::borrow::Cow;
+
 use half::{bf16, f16};
 
 use super::rearrange::copy_input;
 use crate::error::OpError;
 use crate::graph::Attributes;
 use crate::kernels::conversion::{PowerRounding, SmallFloatRounding, convert};
-use crate::limits;
+use crate::limits::{self, Watch};
 use crate::operator::{InferContext, Operator, OutputInfo, OutputInfos, RunContext};
-use crate::tensor::{Buffer, DataType, Tensor, TensorView, TensorViewMut, decode_small_float};
+use crate::tensor::{
+    Buffer, DataType, Strings, Tensor, TensorView, TensorViewMut, decode_small_float,
+};
 
 /// `Cast`: the type is an attribute.
 #[derive(Debug)]
@@ -165,7 +169,7 @@ fn cast(
 ) -> Result<(), OpError> {
     let input = ctx.input(0, "input")?;
     if to == DataType::String {
-        let tensor = Tensor::from_strings(input.shape(), to_strings(input)?)?;
+        let tensor = Tensor::of_strings(input.shape(), to_strings(input)?)?;
         return ctx.set_output(0, tensor);
     }
     let Some(mut output) = ctx.optional_output(0) else {
@@ -194,21 +198,30 @@ fn from_strings(
                 .or_else(|_| unsigned())
                 .or_else(|_| text.parse::<f64>().map(|x| x as i64))
         };
-        let numbers: Vec<i64> = strings
-            .iter()
-            .map(|s| parse(s).map_err(|_| not_a_number(s)))
-            .collect::<Result<_, _>>()?;
+        let numbers = parsed(strings, |s| parse(s).map_err(|_| not_a_number(s)))?;
         let bytes = bytemuck::cast_slice(&numbers);
         let view = TensorView::from_bytes(DataType::Int64, &shape, bytes);
         return convert(view, output, rounding);
     }
-    let numbers: Vec<f64> = strings
-        .iter()
-        .map(|s| s.trim().parse::<f64>().map_err(|_| not_a_number(s)))
-        .collect::<Result<_, _>>()?;
+    let numbers = parsed(strings, |s| {
+        s.trim().parse::<f64>().map_err(|_| not_a_number(s))
+    })?;
     let bytes = bytemuck::cast_slice(&numbers);
     let view = TensorView::from_bytes(DataType::Float64, &shape, bytes);
     convert(view, output, rounding)
+}
+
+fn parsed<T>(
+    strings: &[String],
+    parse: impl Fn(&String) -> Result<T, OpError>,
+) -> Result<Vec<T>, OpError> {
+    let mut numbers = limits::with_room(strings.len());
+    let mut watch = Watch::begin();
+    for text in strings {
+        watch.count(64 + text.len());
+        numbers.push(parse(text)?);
+    }
+    Ok(numbers)
 }
 
 /// Digits of single precision and of narrower types, and of double precision: C's `%.8g` and `%.17g`,
@@ -241,51 +254,34 @@ fn float_text(x: impl Into<f64>, digits: usize) -> String {
     format!("{}e{sign}{:02}", trimmed(mantissa), exponent.unsigned_abs())
 }
 
-fn to_strings(input: TensorView<'_>) -> Result<Vec<String>, OpError> {
+fn to_strings(input: TensorView<'_>) -> Result<Strings, OpError> {
     use DataType::*;
+    macro_rules! texts {
+        ($elements:expr, $text:expr) => {
+            Strings::collect($elements.iter().map(|&x| Cow::from($text(x))))?
+        };
+    }
+    let single = |x: f32| float_text(x, SINGLE_DIGITS);
     Ok(match input.data_type() {
-        String => limits::copied(input.as_strings()?),
-        Bool => {
-            let text = |b: &crate::tensor::Bool| if b.get() { "True" } else { "False" };
-            input.as_slice()?.iter().map(|b| text(b).into()).collect()
-        }
-        Float64 => {
-            let floats = input.as_slice::<f64>()?;
-            floats
-                .iter()
-                .map(|&x| float_text(x, DOUBLE_DIGITS))
-                .collect()
-        }
-        Float32 => {
-            let floats = input.as_slice::<f32>()?;
-            floats
-                .iter()
-                .map(|&x| float_text(x, SINGLE_DIGITS))
-                .collect()
-        }
-        Float16 => {
-            let floats = input.as_slice::<f16>()?.iter();
-            floats.map(|&x| float_text(x, SINGLE_DIGITS)).collect()
-        }
-        Bfloat16 => {
-            let floats = input.as_slice::<bf16>()?.iter();
-            floats.map(|&x| float_text(x, SINGLE_DIGITS)).collect()
-        }
-        Uint64 => input
-            .as_slice::<u64>()?
-            .iter()
-            .map(u64::to_string)
-            .collect(),
+        String => Strings::copy_of(input.as_strings()?)?,
+        Bool => texts!(input.as_slice()?, |b: crate::tensor::Bool| if b.get() {
+            "True"
+        } else {
+            "False"
+        }),
+        Float64 => texts!(input.as_slice()?, |x: f64| float_text(x, DOUBLE_DIGITS)),
+        Float32 => texts!(input.as_slice()?, single),
+        Float16 => texts!(input.as_slice()?, |x: f16| single(x.to_f32())),
+        Bfloat16 => texts!(input.as_slice()?, |x: bf16| single(x.to_f32())),
+        Uint64 => texts!(input.as_slice()?, |x: u64| x.to_string()),
         small if small.is_small_float() => {
             let codes: Vec<u8> = match small.is_sub_byte() {
                 true => crate::tensor::packed::unpack_codes(small, input.bytes(), input.len()),
                 false => limits::copied(input.bytes()),
             };
-            let value = |&code: &u8| decode_small_float(small, code);
-            codes
-                .iter()
-                .map(|c| float_text(value(c), SINGLE_DIGITS))
-                .collect()
+            texts!(codes, |code: u8| {
+                float_text(decode_small_float(small, code), SINGLE_DIGITS)
+            })
         }
         other => {
             let mut buffer = Buffer::try_zeroed(input.len() * 8)?;
@@ -294,10 +290,7 @@ fn to_strings(input: TensorView<'_>) -> Result<Vec<String>, OpError> {
                 return Err(OpError::unsupported(format!("conversion from {other}")));
             }
             convert(input, &mut wide, SmallFloatRounding::default())?;
-            wide.as_mut_slice::<i64>()?
-                .iter()
-                .map(|x| x.to_string())
-                .collect()
+            texts!(wide.as_mut_slice()?, |x: i64| x.to_string())
         }
     })
 }

@@ -4,6 +4,7 @@
 //! <https://onnx.ai/onnx/operators/onnx__Compress.html>,
 //! <https://onnx.ai/onnx/operators/onnx__Unique.html>. Types: any.
 
+use std::cell::RefCell;
 use std::cmp::Ordering;
 
 use half::{bf16, f16};
@@ -12,9 +13,9 @@ use super::axes::normalize_axis;
 use super::rearrange::{Rearrange, rearrange};
 use crate::error::OpError;
 use crate::graph::{Attributes, Dim, Dims};
-use crate::limits;
+use crate::limits::{self, Watch};
 use crate::operator::{InferContext, Operator, OutputInfo, OutputInfos, RunContext};
-use crate::tensor::{Bool, DataType, Shape, TensorView};
+use crate::tensor::{Bool, Buffer, DataType, Shape, Tensor, TensorView, element_count};
 
 /// `NonZero`: the coordinates of all elements that are not zero, a column each.
 #[derive(Debug)]
@@ -75,20 +76,42 @@ impl Operator for NonZero {
 
     fn run(&self, ctx: &mut RunContext<'_>) -> Result<(), OpError> {
         let x = ctx.input(0, "X")?;
-        let found: Vec<usize> = not_zero(x)?
-            .iter()
-            .enumerate()
-            .filter_map(|(i, &nonzero)| nonzero.then_some(i))
-            .collect();
+        let not_zero = not_zero(x)?;
+        let count = not_zero.iter().filter(|&&nonzero| nonzero).count();
+        limits::end_if_stopped();
+        let mut found: Vec<usize> = limits::with_room(count);
+        let places = not_zero.iter().enumerate();
+        found.extend(places.filter_map(|(i, &nonzero)| nonzero.then_some(i)));
+        drop(not_zero);
         let shape = if x.rank() == 0 { &[1][..] } else { x.shape() };
         let strides = crate::tensor::row_major_strides(shape);
-        let coordinates: Vec<i64> = shape
-            .iter()
-            .zip(&strides)
-            .flat_map(|(&size, &stride)| found.iter().map(move |i| (i / stride % size) as i64))
-            .collect();
-        ctx.set_elements(0, &[shape.len(), found.len()], &coordinates)
+        let dims = [shape.len(), count];
+        let mut bytes = buffer_of(&dims)?;
+        let coordinates: &mut [i64] = bytemuck::cast_slice_mut(&mut bytes);
+        let mut watch = Watch::begin();
+        for (row, (&size, &stride)) in shape.iter().zip(&strides).enumerate() {
+            let row = coordinates[row * count..][..count].chunks_mut(LOOK);
+            for (to, places) in row.zip(found.chunks(LOOK)) {
+                watch.count(8 * to.len());
+                for (to, &i) in to.iter_mut().zip(places) {
+                    *to = (i / stride % size) as i64;
+                }
+            }
+        }
+        ctx.set_output(0, Tensor::from_bytes(DataType::Int64, &dims, bytes)?)
     }
+}
+
+/// Elements between two looks whether the run is to end.
+const LOOK: usize = 1 << 14;
+
+/// Room for int64 of this shape.
+fn buffer_of(shape: &[usize]) -> Result<Buffer, OpError> {
+    let bytes = element_count(shape).and_then(|n| DataType::Int64.size_bytes(n));
+    let bytes = bytes.ok_or_else(|| OpError::TooLarge {
+        what: format!("shape {shape:?}"),
+    })?;
+    Ok(Buffer::try_zeroed(bytes)?)
 }
 
 /// `Compress`: the slices of an axis, or the elements, where a condition holds.
@@ -167,9 +190,11 @@ impl Rearrange for Slices<'_> {
         if output.is_empty() {
             return Ok(());
         }
+        let mut watch = Watch::begin();
         let outer = output.chunks_exact_mut(self.chosen.len() * self.inner);
         for (to, from) in outer.zip(inputs[0].chunks_exact(self.size * self.inner)) {
             for (to, &slice) in to.chunks_exact_mut(self.inner).zip(self.chosen) {
+                watch.count(self.inner + 8);
                 to.clone_from_slice(&from[slice * self.inner..][..self.inner]);
             }
         }
@@ -275,44 +300,63 @@ impl Operator for Unique {
         let inner: usize = shape[axis + 1..].iter().product();
         let outer: usize = shape[..axis].iter().product();
         let element_order = order_of(x)?;
+        // Elements of slices that are compared, however many comparisons a sort takes.
+        let watch = RefCell::new(Watch::begin());
         let order = |a: usize, b: usize| {
             let place = |slice: usize, i: usize| (i / inner * size + slice) * inner + i % inner;
             (0..outer * inner)
-                .map(|i| element_order(place(a, i), place(b, i)))
+                .map(|i| {
+                    watch.borrow_mut().count(8);
+                    element_order(place(a, i), place(b, i))
+                })
                 .find(|order| order.is_ne())
                 .unwrap_or(Ordering::Equal)
         };
-        let mut slices: Vec<usize> = (0..size).collect();
+        let mut slices = numbers(size);
+        // The sort has a copy of half of them.
+        let sorting = limits::charge(size.div_ceil(2) * size_of::<usize>())?;
         slices.sort_by(|&a, &b| order(a, b));
+        drop(sorting);
         // Groups of equal slices; the sort is stable, so each begins with its first.
-        let mut groups: Vec<Vec<usize>> = Vec::new();
-        for slice in slices {
-            match groups.last_mut() {
-                Some(group) if order(group[0], slice).is_eq() => group.push(slice),
-                _ => groups.push(vec![slice]),
-            }
-        }
+        let begins = |i: &usize| *i == 0 || order(slices[*i - 1], slices[*i]).is_ne();
+        let mut starts = limits::with_room(size + 1);
+        starts.extend((0..size).filter(begins));
+        let count = starts.len();
+        starts.push(size);
+        let mut groups = numbers(count);
         if !self.sorted {
-            groups.sort_by_key(|group| group[0]);
+            groups.sort_unstable_by_key(|&group| slices[starts[group]]);
         }
-        let first: Vec<usize> = groups.iter().map(|group| group[0]).collect();
+        let mut first: Vec<usize> = limits::with_room(count);
         let mut inverse = limits::zeroed(size);
-        for (i, group) in groups.iter().enumerate() {
+        let mut counts: Vec<i64> = limits::with_room(count);
+        for (i, &group) in groups.iter().enumerate() {
+            let group = &slices[starts[group]..starts[group + 1]];
+            watch.borrow_mut().count(group.len() + 8);
+            first.push(group[0]);
+            counts.push(group.len() as i64);
             group.iter().for_each(|&slice| inverse[slice] = i as i64);
         }
-        let counts: Vec<i64> = groups.iter().map(|group| group.len() as i64).collect();
-        shape[axis] = first.len();
+        shape[axis] = count;
         let job = Slices {
             chosen: &first,
             size,
             inner,
         };
         rearrange(ctx, &[x], 0, &shape, job)?;
-        let first: Vec<i64> = first.iter().map(|&i| i as i64).collect();
-        ctx.set_elements(1, &[first.len()], &first)?;
+        let mut places: Vec<i64> = limits::with_room(count);
+        places.extend(first.iter().map(|&i| i as i64));
+        ctx.set_elements(1, &[count], &places)?;
         ctx.set_elements(2, &[inverse.len()], &inverse)?;
         ctx.set_elements(3, &[counts.len()], &counts)
     }
+}
+
+/// The numbers below `count`.
+fn numbers(count: usize) -> Vec<usize> {
+    let mut numbers = limits::with_room(count);
+    numbers.extend(0..count);
+    numbers
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use super::element_types::{NUMBERS, match_integer, match_type, refused};
 use crate::error::OpError;
 use crate::graph::Attributes;
 use crate::kernels::elementwise::{Comparison, Expansion, Logic, broadcast_shape, compare, logic};
-use crate::limits;
+use crate::limits::{self, Watch};
 use crate::operator::{InferContext, Operator, OutputInfo, OutputInfos, RunContext};
 use crate::tensor::{Bool, DataType};
 
@@ -58,14 +58,17 @@ fn strings_equal(ctx: &mut RunContext<'_>) -> Result<(), OpError> {
     let mut output = ctx.output(0)?;
     let y = output.as_mut_slice::<Bool>()?;
     let spread = |view: crate::tensor::TensorView<'_>| {
-        let indices: Vec<usize> = (0..view.len()).collect();
+        let mut indices: Vec<usize> = limits::with_room(view.len());
+        indices.extend(0..view.len());
         let mut places = limits::zeroed(y.len());
         Expansion::new(view.shape(), &shape).copy_range(&indices, 0..y.len(), &mut places);
         places
     };
     let (a_places, b_places) = (spread(a), spread(b));
     let (a, b) = (a.as_strings()?, b.as_strings()?);
+    let mut watch = Watch::begin();
     for ((y, i), j) in y.iter_mut().zip(a_places).zip(b_places) {
+        watch.count(8 + a[i].len().min(b[j].len()) / 8);
         *y = (a[i] == b[j]).into();
     }
     Ok(())

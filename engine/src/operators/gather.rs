@@ -16,6 +16,7 @@ use crate::error::OpError;
 use crate::graph::dimension::display_dims;
 use crate::graph::{Attributes, Dim, Dims, Ints};
 use crate::kernels::{rows, scratch};
+use crate::limits::Watch;
 use crate::operator::{InferContext, InputInfo, Operator, OutputInfo, OutputInfos, RunContext};
 use crate::tensor::{DataType, Shape, TensorView, row_major_strides};
 
@@ -162,9 +163,11 @@ impl Rearrange for GatherSlices<'_> {
         if output.is_empty() || size * inner == 0 {
             return indices.iter().try_for_each(|&i| at(i).map(drop));
         }
+        let mut watch = Watch::begin();
         let outer = output.chunks_exact_mut(indices.len() * inner);
         for (to, from) in outer.zip(inputs[0].chunks_exact(size * inner)) {
             for (to, &index) in to.chunks_exact_mut(inner).zip(indices) {
+                watch.count(inner + 8);
                 let start = at(index)? * inner;
                 to.clone_from_slice(&from[start..start + inner]);
             }

@@ -15,7 +15,7 @@ use crate::error::OpError;
 use crate::graph::dimension::display_dims;
 use crate::graph::{Attributes, Dims};
 use crate::kernels::conversion::{SmallFloatRounding, convert};
-use crate::limits;
+use crate::limits::{self, Watch};
 use crate::operator::{InferContext, Operator, OutputInfo, OutputInfos, RunContext};
 use crate::tensor::{Buffer, DataType, Shape, TensorView, TensorViewMut, row_major_strides};
 
@@ -194,6 +194,7 @@ impl Operator for GridSample {
         let places: usize = grid.shape()[1..=rank].iter().product();
         let (values, coordinates) = (doubles(x)?, doubles(grid)?);
         let mut y = limits::zeroed::<f64>(x.shape()[0] * channels * places);
+        let mut watch = Watch::begin();
         if plane > 0 {
             for (i, place) in coordinates.chunks_exact(rank).enumerate() {
                 let (image, at) = (i / places, i % places);
@@ -202,6 +203,8 @@ impl Operator for GridSample {
                 let taps: SmallVec<[_; 3]> = axes.map(|(&c, &size)| self.taps(c, size)).collect();
                 let count: usize = taps.iter().map(|t| t.len()).product();
                 for combination in 0..count {
+                    // Every channel's element lies in another line of memory.
+                    watch.count(8 * (channels + rank + 1));
                     let (mut rest, mut offset, mut weight) = (combination, Some(0), 1.0);
                     for (taps, stride) in taps.iter().zip(&strides) {
                         let (index, w) = taps[rest % taps.len()];

@@ -8,12 +8,14 @@ pub(super) mod scaling;
 pub(super) mod trees;
 pub(super) mod zip_map;
 
+use std::borrow::Cow;
+
 use crate::error::OpError;
 use crate::graph::{Attributes, Dim};
 use crate::kernels::conversion::{SmallFloatRounding, convert};
 use crate::limits;
 use crate::operator::{InferContext, OutputInfo, RunContext};
-use crate::tensor::{Buffer, DataType, Tensor, TensorView, TensorViewMut};
+use crate::tensor::{Buffer, DataType, Strings, Tensor, TensorView, TensorViewMut};
 
 /// Types that scores are computed from.
 const NUMBERS: &[DataType] = &[
@@ -117,10 +119,12 @@ impl Labels {
                 ctx.set_elements(0, &[chosen.len()], &chosen)
             }
             Self::Strings(labels) => {
-                let label =
-                    |&class: &usize| labels.get(class).cloned().ok_or_else(|| unknown(class));
-                let chosen: Vec<String> = classes.iter().map(label).collect::<Result<_, _>>()?;
-                ctx.set_output(0, Tensor::from_strings(&[chosen.len()], chosen)?)
+                if let Some(&class) = classes.iter().find(|&&class| class >= labels.len()) {
+                    return Err(unknown(class));
+                }
+                let chosen = classes.iter().map(|&class| Cow::from(&*labels[class]));
+                let chosen = Strings::collect(chosen)?;
+                ctx.set_output(0, Tensor::of_strings(&[classes.len()], chosen)?)
             }
         }
     }

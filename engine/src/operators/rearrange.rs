@@ -2,18 +2,28 @@
 //!
 //! Such an operator is written once as a [`Rearrange`], generic over the element, and
 //! [`rearrange`] runs it for every ONNX type: fixed-size types as unsigned integers of their
-//! width, sub-byte types one code to a byte, strings as they are.
+//! width, sub-byte types one code to a byte. Of strings it moves the numbers: so what the output
+//! takes is known, and charged, before a text is copied.
+
+use std::borrow::Cow;
+use std::ops::Range;
 
 use smallvec::SmallVec;
 
 use crate::error::OpError;
-use crate::limits;
+use crate::limits::{self, Watch};
 use crate::operator::RunContext;
 use crate::tensor::packed::{pack_codes, unpack_codes};
-use crate::tensor::{Buffer, DataType, Tensor, TensorView, element_count};
+use crate::tensor::{Buffer, DataType, Strings, Tensor, TensorView, element_count};
 
 /// Moves elements of the inputs, all of one type, to their places in the output.
-pub(super) trait Rearrange {
+pub(super) trait Rearrange: Sized {
+    /// The same job on a part of its only input, and which part that is, where it reads no more.
+    /// It saves numbering all strings for a few.
+    fn narrowed(self) -> (Self, Option<Range<usize>>) {
+        (self, None)
+    }
+
     /// Fills `output`, which has unspecified content.
     ///
     /// # Errors
@@ -63,13 +73,7 @@ pub(super) fn rearranged(
     };
     let len = element_count(shape).ok_or_else(too_large)?;
     if data_type == DataType::String {
-        let slices: SmallVec<[&[String]; 16]> = inputs
-            .iter()
-            .map(|v| v.as_strings())
-            .collect::<Result<_, _>>()?;
-        let mut strings = limits::filled(String::new(), len);
-        job.run(&slices, &mut strings)?;
-        return Tensor::from_strings(shape, strings);
+        return Tensor::of_strings(shape, rearranged_strings(inputs, len, job)?);
     }
     let size = data_type
         .size_bytes(len)
@@ -78,6 +82,43 @@ pub(super) fn rearranged(
     let mut bytes = Buffer::try_zeroed(size)?;
     on_bytes(inputs, data_type, &mut bytes, len, job)?;
     Tensor::from_bytes(data_type, shape, bytes)
+}
+
+fn rearranged_strings(
+    inputs: &[TensorView<'_>],
+    len: usize,
+    job: impl Rearrange,
+) -> Result<Strings, OpError> {
+    let mut slices: SmallVec<[&[String]; 16]> = inputs
+        .iter()
+        .map(|v| v.as_strings())
+        .collect::<Result<_, _>>()?;
+    let (job, part) = job.narrowed();
+    if let (Some(part), [only]) = (part, &mut slices[..]) {
+        *only = &only[part];
+    }
+    // Number 0 is the empty string, as a place has it that the job leaves alone.
+    let count = slices.iter().map(|slice| slice.len()).sum();
+    let mut texts: Vec<&str> = limits::with_room(count + 1);
+    texts.push("");
+    texts.extend(slices.iter().copied().flatten().map(String::as_str));
+    let mut numbers: Vec<usize> = limits::with_room(count);
+    numbers.extend(1..=count);
+    let mut rest = &numbers[..];
+    let numbered: SmallVec<[&[usize]; 16]> = slices
+        .iter()
+        .map(|slice| {
+            let (head, tail) = rest.split_at(slice.len());
+            rest = tail;
+            head
+        })
+        .collect();
+    let mut chosen = limits::zeroed(len);
+    job.run(&numbered, &mut chosen)?;
+    let chosen = chosen
+        .iter()
+        .map(|&number: &usize| Cow::Borrowed(texts[number]));
+    Ok(Strings::collect(chosen)?)
 }
 
 /// The element type of all inputs.
@@ -167,6 +208,9 @@ pub(super) fn copy_input(ctx: &mut RunContext<'_>, name: &'static str) -> Result
     }
 }
 
+/// Work of a short row beside its elements.
+const ROW: usize = 8;
+
 /// So many elements of each input in turn, again and again.
 #[derive(Debug)]
 pub(super) struct Interleave<'a> {
@@ -184,9 +228,11 @@ impl Rearrange for Interleave<'_> {
         if row == 0 {
             return Ok(());
         }
+        let mut watch = Watch::begin();
         for (i, row) in output.chunks_exact_mut(row).enumerate() {
             let mut at = 0;
             for (input, &chunk) in inputs.iter().zip(self.chunks) {
+                watch.count(chunk + ROW);
                 row[at..at + chunk].clone_from_slice(&input[i * chunk..(i + 1) * chunk]);
                 at += chunk;
             }
@@ -225,6 +271,22 @@ impl Strided {
 }
 
 impl Rearrange for Strided {
+    fn narrowed(mut self) -> (Self, Option<Range<usize>>) {
+        if self.axes.iter().any(|&(size, _)| size == 0) {
+            return (self, None);
+        }
+        let (mut first, mut last) = (self.start, self.start);
+        for &(size, stride) in &self.axes {
+            let reach = (size - 1) * stride.unsigned_abs();
+            match stride < 0 {
+                true => first -= reach,
+                false => last += reach,
+            }
+        }
+        self.start -= first;
+        (self, Some(first..last + 1))
+    }
+
     fn run<T: Clone + Default + Send + Sync>(
         self,
         inputs: &[&[T]],
@@ -240,7 +302,9 @@ impl Rearrange for Strided {
         };
         let mut index: SmallVec<[usize; 8]> = SmallVec::from_elem(0, outer.len());
         let mut offset = self.start as isize;
+        let mut watch = Watch::begin();
         for row in output.chunks_exact_mut(len) {
+            watch.count(len + ROW);
             copy_row(row, input, offset, stride);
             for (at, &(size, stride)) in index.iter_mut().zip(outer).rev() {
                 *at += 1;

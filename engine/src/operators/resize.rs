@@ -17,7 +17,7 @@ use super::rearrange::{Rearrange, rearrange};
 use crate::error::OpError;
 use crate::graph::{Attributes, Dim, Dims};
 use crate::kernels::conversion::{SmallFloatRounding, convert};
-use crate::limits;
+use crate::limits::{self, Watch};
 use crate::operator::{InferContext, InputInfo, Operator, OutputInfo, OutputInfos, RunContext};
 use crate::tensor::{Buffer, DataType, Shape, TensorView, TensorViewMut};
 
@@ -357,7 +357,9 @@ impl Rearrange for Nearest<'_> {
         }
         let strides = crate::tensor::row_major_strides(self.from);
         let last = &self.taps[outer.len()];
+        let mut watch = Watch::begin();
         for (i, row) in output.chunks_exact_mut(width).enumerate() {
+            watch.count(4 * (width + outer.len()));
             let (mut rest, mut base) = (i, 0);
             for (axis, &size) in outer.iter().enumerate().rev() {
                 base += self.taps[axis].of(rest % size)[0].0 * strides[axis];
@@ -383,6 +385,7 @@ fn interpolated(
     convert(x, &mut wide, SmallFloatRounding::default())?;
     let mut values = limits::copied(wide.as_mut_slice::<f64>()?);
     let mut sizes = Shape::from_slice(x.shape());
+    let mut watch = Watch::begin();
     for (axis, taps) in taps.iter().enumerate() {
         if taps.is_identity {
             continue;
@@ -394,6 +397,7 @@ fn interpolated(
         for (i, target) in next.chunks_exact_mut(inner.max(1)).enumerate() {
             let (o, index) = (i / to.max(1), i % to.max(1));
             for &(source, weight) in taps.of(index) {
+                watch.count(inner + 8);
                 let row = &values[(o * from + source) * inner..][..inner];
                 target
                     .iter_mut()

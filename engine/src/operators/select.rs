@@ -10,6 +10,7 @@ use super::rearrange::{Rearrange, rearrange};
 use crate::error::OpError;
 use crate::graph::dimension::{known_dims, known_shape};
 use crate::graph::{Attributes, Int};
+use crate::limits::Watch;
 use crate::operator::{InferContext, Operator, OutputInfo, OutputInfos, RunContext};
 use crate::tensor::{Bool, DataType, Shape};
 
@@ -108,7 +109,9 @@ impl Rearrange for Select<'_> {
         let outer = &self.axes.outer;
         let mut index: SmallVec<[usize; 8]> = SmallVec::from_elem(0, outer.len());
         let mut at = [0usize; 3];
+        let mut watch = Watch::begin();
         for row in output.chunks_exact_mut(len) {
+            watch.count(len + 8);
             let [c, x, y] = at;
             let (condition, x, y) = (&self.condition[c..], &inputs[0][x..], &inputs[1][y..]);
             match (sc, sx, sy) {

@@ -9,7 +9,7 @@ use super::axes::{at_most, normalize_axis, normalize_index};
 use super::rearrange::{Interleave, Strided, rearranged};
 use crate::error::OpError;
 use crate::graph::{Attributes, Dim, Dims};
-use crate::limits;
+use crate::limits::{self, Watch};
 use crate::operator::{InferContext, InputValue, Operator, OutputInfo, OutputInfos, RunContext};
 use crate::tensor::{
     Bool, DataType, OptionalValue, Sequence, Shape, Tensor, TensorView, Value, ValueKind,
@@ -244,10 +244,10 @@ impl SplitToSequence {
             let expected = format!("lengths that add up to {size}, or one above 0");
             OpError::value("split", expected, format!("{given:?}"))
         };
-        let lengths: Vec<usize> = given
-            .iter()
-            .map(|&n| (n >= 0).then(|| at_most(n)).ok_or_else(wrong))
-            .collect::<Result<_, _>>()?;
+        let mut lengths: Vec<usize> = limits::with_room(given.len());
+        for &n in &given {
+            lengths.push((n >= 0).then(|| at_most(n)).ok_or_else(wrong)?);
+        }
         if view.rank() == 0 {
             let length = lengths
                 .first()
@@ -255,7 +255,9 @@ impl SplitToSequence {
                 .filter(|&n| n > 0)
                 .ok_or_else(wrong)?;
             let piece = |start: usize| length.min(size - start);
-            return Ok((0..size).step_by(length).map(piece).collect());
+            let mut lengths = limits::with_room(size.div_ceil(length));
+            lengths.extend((0..size).step_by(length).map(piece));
+            return Ok(lengths);
         }
         let sum = lengths
             .iter()
@@ -282,8 +284,15 @@ impl Operator for SplitToSequence {
             .map(|&s| s as isize)
             .collect();
         let mut shape = Shape::from_slice(input.shape());
-        let (mut start, mut values) = (0, Vec::new());
-        for length in Self::lengths(split, shape[axis])? {
+        let lengths = Self::lengths(split, shape[axis])?;
+        // A piece may be smaller than what holds it.
+        let _pieces = limits::charge(lengths.len().saturating_mul(PIECE))?;
+        let mut values = limits::with_room(lengths.len());
+        let mut start = 0;
+        let mut watch = Watch::begin();
+        for length in lengths {
+            // To allocate is slow.
+            watch.count(1024);
             shape[axis] = length;
             let piece = Strided::new(start * strides[axis] as usize, &shape, &strides);
             let mut tensor = rearranged(&[input], &shape, piece)?;
@@ -299,6 +308,9 @@ impl Operator for SplitToSequence {
         ctx.set_output(0, Value::Sequence(Sequence { element, values }))
     }
 }
+
+/// Bytes of a tensor in a sequence beside its elements: itself, and its buffer's parts.
+const PIECE: usize = size_of::<Value>() + 128;
 
 /// `ConcatFromSequence`.
 #[derive(Debug)]
@@ -350,11 +362,15 @@ impl Operator for ConcatFromSequence {
             true => shape.insert(axis, tensors.len()),
             false => shape[axis] = tensors.iter().map(|t| t.shape()[axis]).sum(),
         }
-        let chunks: Vec<usize> = tensors
-            .iter()
-            .map(|t| t.shape()[axis..].iter().product())
-            .collect();
-        let views: Vec<TensorView<'_>> = tensors.iter().map(|t| t.view()).collect();
+        let mut chunks: Vec<usize> = limits::with_room(tensors.len());
+        chunks.extend(
+            tensors
+                .iter()
+                .map(|t| -> usize { t.shape()[axis..].iter().product() }),
+        );
+        let mut views: Vec<TensorView<'_>> = limits::with_room(tensors.len());
+        views.extend(tensors.iter().map(|t| t.view()));
+        limits::end_if_stopped();
         let joined = rearranged(&views, &shape, Interleave { chunks: &chunks })?;
         ctx.set_output(0, joined)
     }

@@ -12,6 +12,7 @@ use super::axes::normalize_axis;
 use crate::error::OpError;
 use crate::graph::{Attributes, Dim, Dims};
 use crate::kernels::scratch;
+use crate::limits::Watch;
 use crate::operator::{InferContext, Operator, OutputInfo, OutputInfos, RunContext};
 use crate::tensor::{DataType, Element};
 
@@ -120,8 +121,14 @@ impl TopK {
         if k == 0 {
             return Ok(());
         }
+        // Choosing takes a few rounds over all elements, sorting one for each bit of `k`.
+        let work = size
+            .saturating_mul(8)
+            .saturating_add(k.saturating_mul(k.ilog2() as usize));
         scratch::with(size, |places: &mut [usize]| {
+            let mut watch = Watch::begin();
             for row in 0..outer * inner {
+                watch.count(work);
                 let (o, i) = (row / inner, row % inner);
                 let at = |j: usize| &x[(o * size + j) * inner + i];
                 let order = |a: &usize, b: &usize| {

@@ -3,9 +3,9 @@
 use crate::graph::dimension::known_dims;
 use crate::graph::{Graph, WIDENING};
 use crate::kernels::env::Env;
-use crate::limits::{self, Ended};
+use crate::limits::{self, Ended, Limits, Stop};
 use crate::operator::run_alone;
-use crate::tensor::{Tensor, Value};
+use crate::tensor::{DataType, Tensor, Value};
 
 /// Results larger than this and larger than what they were made from stay unfolded: a model may
 /// expand a number to gigabytes.
@@ -36,13 +36,19 @@ pub(super) fn apply(graph: &mut Graph, env: &Env) -> usize {
             .sum();
         let widens = node.is("Cast") || node.is("DequantizeLinear");
         let growth = if widens { WIDENING } else { 1 };
-        if !fits(node, &inputs, LIMIT_BYTES.max(growth * input_bytes)) {
+        let limit = LIMIT_BYTES.max(growth * input_bytes);
+        let Some(with_strings) = fits(node, &inputs, limit) else {
             continue;
-        }
+        };
         // What fails on constants may be in a branch that never runs: leave it to the run.
         let count = node.outputs.len();
-        let outputs = match limits::until_ended(|| run_alone(&*node.operator, env, &inputs, count))
-        {
+        let run = || limits::until_ended(|| run_alone(&*node.operator, env, &inputs, count));
+        let made = match with_strings {
+            // How long texts are that are not there yet, no shape tells.
+            true => limits::within(strings_limits(), run),
+            false => run(),
+        };
+        let outputs = match made {
             Ok(Ok(outputs)) => outputs,
             Ok(Err(_)) | Err(Ended::Shortage(_)) => continue,
             Err(stopped) => stopped.raise(),
@@ -78,10 +84,19 @@ pub(super) fn apply(graph: &mut Graph, env: &Env) -> usize {
     changes
 }
 
-/// Whether the outputs stay within a limit, as far as shapes tell.
-fn fits(node: &crate::graph::Node, inputs: &[Option<Value>], limit: usize) -> bool {
+/// What work on texts may take here.
+fn strings_limits() -> Limits {
+    Limits {
+        memory_bytes: 16 * LIMIT_BYTES as u64,
+        stop: Stop::default(),
+    }
+}
+
+/// Whether there are strings among the outputs; `None` where these do not stay within a limit, as far
+/// as shapes tell.
+fn fits(node: &crate::graph::Node, inputs: &[Option<Value>], limit: usize) -> Option<bool> {
     use crate::graph::dimension::known_shape;
-    use crate::operator::{InferContext, InputInfo};
+    use crate::operator::{InferContext, InputInfo, OutputInfo};
     use crate::tensor::element_count;
 
     let kinds: Vec<_> = inputs.iter().map(|v| v.as_ref().map(Value::kind)).collect();
@@ -102,14 +117,14 @@ fn fits(node: &crate::graph::Node, inputs: &[Option<Value>], limit: usize) -> bo
         })
         .collect();
     let ctx = InferContext::new(&infos, node.outputs.len(), &[]);
-    let Ok(outputs) = node.operator.infer(&ctx) else {
-        return false;
-    };
-    outputs.iter().all(|o| {
+    let outputs = node.operator.infer(&ctx).ok()?;
+    let fit = outputs.iter().all(|o| {
         let shape = o.value_type.dims.as_deref().and_then(known_shape);
         let bytes = shape
             .and_then(|s| element_count(&s))
             .and_then(|n| o.value_type.data_type().and_then(|t| t.size_bytes(n)));
         bytes.is_none_or(|b| b <= limit)
-    })
+    });
+    let is_string = |o: &OutputInfo| o.value_type.data_type() == Some(DataType::String);
+    fit.then(|| outputs.iter().any(is_string))
 }

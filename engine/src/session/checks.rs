@@ -189,20 +189,28 @@ fn accepts(expected: &ValueKind, found: &ValueKind) -> bool {
 
 /// Names, types and shapes, for messages.
 pub(super) fn names(infos: &[ValueInfo]) -> String {
-    let name = |info: &ValueInfo| {
-        let kind = info
-            .value_type
-            .kind
-            .as_ref()
-            .map_or("?".into(), ToString::to_string);
-        match (&info.value_type.kind, &info.value_type.dims) {
-            (Some(ValueKind::Tensor(t)), Some(dims)) => {
-                format!("{} ({t}{})", info.name, display_dims(Some(dims)))
-            }
-            _ => format!("{} ({kind})", info.name),
-        }
+    // A model may have thousands, with names and shapes of any length: an error is no place for all.
+    const MOST_NAMES: usize = 16;
+    const MOST_CHARACTERS: usize = 200;
+    let cut = |text: &str| match text.char_indices().nth(MOST_CHARACTERS) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
     };
-    infos.iter().map(name).collect::<Vec<_>>().join(", ")
+    let name = |info: &ValueInfo| {
+        let kind = match (&info.value_type.kind, &info.value_type.dims) {
+            (Some(ValueKind::Tensor(t)), Some(dims)) => {
+                format!("{t}{}", display_dims(Some(dims)))
+            }
+            (Some(kind), _) => kind.to_string(),
+            (None, _) => "?".into(),
+        };
+        format!("{} ({})", cut(&info.name), cut(&kind))
+    };
+    let some: Vec<_> = infos.iter().take(MOST_NAMES).map(name).collect();
+    match infos.len().saturating_sub(MOST_NAMES) {
+        0 => some.join(", "),
+        more => format!("{} and {more} more", some.join(", ")),
+    }
 }
 
 #[cfg(test)]

@@ -19,6 +19,7 @@ use std::io::{self, ErrorKind};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
+use std::time::Instant;
 
 use lethe_engine::Error;
 use lethe_engine::onnx::external_data::{ExternalData, ITSELF, piece_of};
@@ -44,6 +45,8 @@ pub struct ModelFile {
     content: Content,
     /// `None` for a model that came without one.
     folder: Option<PathBuf>,
+    /// When nobody waits for what is in it any more.
+    until: Option<Instant>,
     /// External files already opened, by location.
     opened: Mutex<BTreeMap<String, Content>>,
 }
@@ -54,16 +57,25 @@ impl ModelFile {
     /// # Errors
     /// When it cannot be opened.
     pub fn open(path: &Path) -> Result<Self, ModelFileError> {
+        Self::open_until(path, None)
+    }
+
+    /// As [`ModelFile::open`]; it and the files beside it are read until then, and no longer.
+    ///
+    /// # Errors
+    /// When it cannot be opened.
+    pub fn open_until(path: &Path, until: Option<Instant>) -> Result<Self, ModelFileError> {
         let fail = |source| ModelFileError {
             path: path.into(),
             source,
         };
         let file = open_file(path, OFlags::empty()).map_err(fail)?;
-        let content = Content::of(file).map_err(fail)?;
+        let content = Content::of(file, until).map_err(fail)?;
         let folder = path.parent().filter(|p| !p.as_os_str().is_empty());
         Ok(Self {
             content,
             folder: Some(folder.unwrap_or(Path::new(".")).into()),
+            until,
             opened: Mutex::default(),
         })
     }
@@ -73,6 +85,7 @@ impl ModelFile {
         Self {
             content: bytes.into(),
             folder: None,
+            until: None,
             opened: Mutex::default(),
         }
     }
@@ -124,7 +137,7 @@ impl ModelFile {
             );
             return Err(io::Error::other(reason));
         }
-        Content::of(file)
+        Content::of(file, self.until)
     }
 
     /// The content of a file beside it.

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use super::line::{Content, Head, Line, LineError, NOTHING_BEFORE, Reason};
+use super::unsigned::{Apart, Unsigned};
 use crate::signing::PublicKey;
 use lethe_sandbox::hex;
 
@@ -52,6 +53,10 @@ pub struct Report {
     pub public_key: Option<PublicKey>,
     /// Whether that key was given, and not only taken from the log itself.
     pub key_was_given: bool,
+    /// What follows the last checkpoint.
+    pub unsigned: Unsigned,
+    /// Which signature is missing, where the key was given: without it all could have been written anew.
+    pub missing: Option<String>,
     /// Where the chain is broken.
     pub broken: Option<Broken>,
 }
@@ -59,7 +64,15 @@ pub struct Report {
 impl Report {
     /// Whether nothing is wrong as far as can be said.
     pub fn is_good(&self) -> bool {
-        self.broken.is_none()
+        self.broken.is_none() && self.missing.is_none()
+    }
+
+    /// The number of the last line that can be relied on: where the key was given, of one that is signed.
+    pub fn vouched_to(&self) -> u64 {
+        match self.key_was_given {
+            true => self.certain_to,
+            false => self.last_seq,
+        }
     }
 }
 
@@ -74,6 +87,7 @@ pub(super) struct Chain {
     checkpoints: u64,
     certain_to: u64,
     last_reason: Option<Reason>,
+    unsigned: Unsigned,
 }
 
 impl Chain {
@@ -91,6 +105,7 @@ impl Chain {
             checkpoints: 0,
             certain_to: 0,
             last_reason: None,
+            unsigned: Unsigned::default(),
         }
     }
 
@@ -121,6 +136,10 @@ impl Chain {
             return Err("it does not follow the line before it: one of them was replaced".into());
         }
         self.check_content(&line)?;
+        match self.last_reason {
+            Some(_) => self.unsigned = Unsigned::default(),
+            None => self.unsigned.add(&line),
+        }
         self.head = line.head;
         self.is_first = false;
         self.lines += 1;
@@ -207,6 +226,19 @@ pub(super) const SEQ_DIGITS: usize = 12;
 /// # Errors
 /// When the files cannot be read or there are none.
 pub fn verify(path: &Path, key: Option<PublicKey>, first_seq: u64) -> io::Result<Report> {
+    verify_apart(path, key, first_seq, Apart::default())
+}
+
+/// As [`verify`], of a log whose checkpoints are this far apart.
+///
+/// # Errors
+/// As [`verify`].
+pub fn verify_apart(
+    path: &Path,
+    key: Option<PublicKey>,
+    first_seq: u64,
+    apart: Apart,
+) -> io::Result<Report> {
     let files = files_of(path)?;
     if files.is_empty() {
         return Err(io::ErrorKind::NotFound.into());
@@ -215,7 +247,7 @@ pub fn verify(path: &Path, key: Option<PublicKey>, first_seq: u64) -> io::Result
     let mut broken = None;
     let mut torn_bytes = 0;
     'files: for (i, file) in files.iter().enumerate() {
-        let content = fs::read(file)?;
+        let content = read_regular(file)?;
         let (lines, torn) = split(&content);
         let at = |line, reason| {
             Some(Broken {
@@ -272,8 +304,22 @@ pub fn verify(path: &Path, key: Option<PublicKey>, first_seq: u64) -> io::Result
         torn_bytes,
         public_key: chain.key,
         key_was_given: key.is_some(),
+        unsigned: chain.unsigned,
+        missing: match key.is_some() && broken.is_none() {
+            true => chain.unsigned.missing(chain.checkpoints, apart),
+            false => None,
+        },
         broken,
     })
+}
+
+/// The content of a file; of a pipe or a device nobody knows when it ends.
+fn read_regular(file: &Path) -> io::Result<Vec<u8>> {
+    if fs::metadata(file)?.is_file() {
+        fs::read(file)
+    } else {
+        Err(io::Error::other("it is no regular file"))
+    }
 }
 
 #[cfg(test)]

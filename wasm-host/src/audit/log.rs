@@ -25,9 +25,10 @@ use std::thread::JoinHandle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError, oneshot};
 
 pub use settings::{AuditSettings, WhenFull};
+pub(super) use settings::{DEFAULT_CHECKPOINT_LINES, DEFAULT_CHECKPOINT_SECONDS};
 
 use super::chain::Broken;
-use super::line::{Change, Content, Entry, Refusals};
+use super::line::{Change, Content, Entry, Reason, Refusals};
 use crate::signing::{PublicKey, SigningKey, SigningKeyError};
 use crate::{private_file, timestamp};
 use resume::resume;
@@ -159,6 +160,9 @@ impl AuditLog {
         // Written now: a disk that takes nothing is better known before the first request.
         let opened = writer.opened();
         writer.add(timestamp::now(), opened);
+        // Signed at once, with what an earlier process left: a log that is read with its key has a signature
+        // from its first moment on, and never more that is not signed than one process leaves.
+        writer.checkpoint(Reason::Periodic);
         writer.flush().map_err(failed("write"))?;
         let (messages, receiver) = std::sync::mpsc::channel();
         let thread = std::thread::Builder::new().name("audit".into());

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 
 use super::{CommandError, Outcome};
-use crate::audit::{Report, verify};
+use crate::audit::{Apart, Report, verify_apart};
 use crate::signing::PublicKey;
 
 /// Look at the audit log of a server
@@ -34,9 +34,15 @@ struct Verify {
     /// A log that was not closed is not good
     #[arg(long)]
     closed: bool,
-    /// The log has at least this many lines, as was noted elsewhere
+    /// The log has at least this many lines, as was noted elsewhere; with --public-key, signed ones
     #[arg(long, value_name = "N")]
     at_least: Option<u64>,
+    /// Lines between signed checkpoints at most, as the server's settings say; for --public-key
+    #[arg(long, value_name = "N", default_value_t = Apart::default().lines)]
+    checkpoint_lines: u64,
+    /// Seconds between signed checkpoints at most, as the server's settings say; for --public-key
+    #[arg(long, value_name = "S", default_value_t = Apart::default().seconds)]
+    checkpoint_seconds: u64,
 }
 
 impl Audit {
@@ -55,10 +61,14 @@ impl Verify {
         let key = self.public_key.as_deref();
         let key = key.map(PublicKey::from_text_or_file).transpose();
         let key = key.map_err(|error| CommandError::Request(error.to_string()))?;
+        let apart = Apart {
+            lines: self.checkpoint_lines,
+            seconds: self.checkpoint_seconds,
+        };
         let mut out = io::stdout().lock();
         let mut reports = Vec::with_capacity(self.files.len());
         for file in &self.files {
-            let report = verify(file, key, self.from).map_err(|error| {
+            let report = verify_apart(file, key, self.from, apart).map_err(|error| {
                 CommandError::Request(format!("cannot read {}: {error}", file.display()))
             })?;
             if !json {
@@ -79,7 +89,9 @@ impl Verify {
     fn is_good(&self, report: &Report) -> bool {
         report.is_good()
             && (report.closed || !self.closed)
-            && self.at_least.is_none_or(|least| report.last_seq >= least)
+            && self
+                .at_least
+                .is_none_or(|least| report.vouched_to() >= least)
     }
 
     fn describe(&self, file: std::path::Display<'_>, report: &Report) -> String {
@@ -107,10 +119,20 @@ impl Verify {
         if *torn_bytes > 0 {
             text += &format!("; the last line has no end ({torn_bytes} bytes)");
         }
-        if let Some(least) = self.at_least.filter(|least| last_seq < least) {
-            text += &format!("; MISSING: it had {least} lines");
+        if let Some(missing) = &report.missing {
+            text += &format!("; MISSING: {missing}");
+        }
+        if let Some(least) = self.at_least.filter(|&least| report.vouched_to() < least) {
+            text += &match report.key_was_given {
+                true => {
+                    format!("; MISSING: it had {least} lines, {certain_to} of these are certain")
+                }
+                false => format!("; MISSING: it had {least} lines"),
+            };
         }
         match &report.public_key {
+            // Nothing was checked with it.
+            Some(_) if report.checkpoints == 0 => text += "; not signed",
             Some(key) if report.key_was_given => text += &format!("; signed with {key}, as given"),
             Some(key) => {
                 text += &format!("; signed with {key}, as the log itself says: give --public-key");

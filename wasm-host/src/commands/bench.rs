@@ -4,6 +4,7 @@ mod fresh;
 mod profile;
 
 use serde_json::json;
+use std::collections::HashMap;
 use std::io::Write;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -50,7 +51,7 @@ impl Bench {
     pub fn run(&self, settings: &RunSettings, json: bool) -> Result<Outcome, CommandError> {
         if !(self.seconds > 0.0 && self.seconds < 1e6) {
             return Err(CommandError::Request(format!(
-                "--seconds {} is no time",
+                "--seconds {} is no time [LETHE-OPTION]",
                 self.seconds
             )));
         }
@@ -183,7 +184,7 @@ pub(super) fn parse_shape(
         let names: Vec<&str> = declared.iter().map(|d| &*d.name).collect();
         let names = names.join(", ");
         CommandError::Request(format!(
-            "--shape {text}: expected NAME=1x128 with one of {names}"
+            "--shape {text}: expected NAME=1x128 with one of {names} [LETHE-OPTION]"
         ))
     })
 }
@@ -201,23 +202,20 @@ pub(super) fn made_up_shapes(
     declared: &[ValueInfo],
     shapes: &[(String, Vec<usize>)],
 ) -> Result<Vec<MadeUp>, CommandError> {
-    let shape_of = |info: &ValueInfo| {
-        shapes
-            .iter()
-            .find(|(name, _)| *name == *info.name)
-            .map(|(_, s)| s)
-    };
-    let size_of_symbol = |symbol: &str| {
-        declared.iter().find_map(|info| {
-            let at = info
-                .value_type
-                .dims
-                .as_ref()?
-                .iter()
-                .position(|d| d.to_string() == symbol)?;
-            shape_of(info)?.get(at).copied()
-        })
-    };
+    let mut given: HashMap<&str, &[usize]> = HashMap::new();
+    for (name, shape) in shapes {
+        given.entry(name).or_insert(shape);
+    }
+    let shape_of = |info: &ValueInfo| given.get(&*info.name).copied();
+    // Each name once, of the first input that has it and a shape: inputs may be as many as a file takes.
+    let mut sizes: HashMap<String, usize> = HashMap::new();
+    for info in declared {
+        let dims = info.value_type.dims.as_ref();
+        let named = shape_of(info).zip(dims).into_iter();
+        for (&size, dim) in named.flat_map(|(shape, dims)| shape.iter().zip(dims.iter())) {
+            sizes.entry(dim.to_string()).or_insert(size);
+        }
+    }
     let made = declared.iter().map(|info| {
         let refuse = |what: &str| not_made_up(&info.name, what);
         let data_type = info.value_type.data_type();
@@ -231,13 +229,13 @@ pub(super) fn made_up_shapes(
                     shape.len()
                 )));
             }
-            (Some(shape), _) => shape.clone(),
+            (Some(shape), _) => shape.to_vec(),
             (None, None) => return Err(refuse("not even the number of its axes is known")),
             (None, Some(dims)) => dims
                 .iter()
                 .map(|d| {
                     d.known()
-                        .or_else(|| size_of_symbol(&d.to_string()))
+                        .or_else(|| sizes.get(&d.to_string()).copied())
                         .unwrap_or(1)
                 })
                 .collect(),
@@ -272,7 +270,9 @@ fn made_up_inputs(
 }
 
 fn not_made_up(name: &str, what: &str) -> CommandError {
-    CommandError::Request(format!("input {name:?}: {what}; give --data"))
+    CommandError::Request(format!(
+        "input {name:?}: {what}; give --data [LETHE-OPTION]"
+    ))
 }
 
 fn made_up_tensor(data_type: DataType, shape: &[usize], len: usize) -> Result<Tensor, String> {

@@ -53,6 +53,7 @@ impl Bundle {
             numerics: settings.numerics.0,
             relaxed_simd: self.relaxed_simd,
             operators: self.operators,
+            load_deadline: settings.timeout(),
         };
         let component = bundle(&sources, &options)
             .map_err(|error| CommandError::Request(format!("{error} [{}]", error.code())))?;

@@ -7,7 +7,7 @@ use std::time::Instant;
 use super::{CommandError, Outcome};
 use crate::settings::RunSettings;
 use lethe_sandbox::model_file::ModelFile;
-use lethe_sandbox::{ModelSource, Sandbox, model_name};
+use lethe_sandbox::{ModelSource, Sandbox, SandboxError, model_name};
 
 /// Fill the cache: compile the sandbox's code for this machine, and load models into it
 #[derive(Debug, clap::Args)]
@@ -37,13 +37,14 @@ impl Prepare {
     /// # Errors
     /// When there is no folder for a cache, or a model cannot be loaded.
     pub fn run(&self, settings: &RunSettings, json: bool) -> Result<Outcome, CommandError> {
-        let settings = settings.sandbox_settings()?;
+        let settings = super::sandbox_settings(settings)?;
         let Some(cache) = settings.cache.clone() else {
             let reason = "no folder for a cache: set LETHE_CACHE_DIR";
             return Err(CommandError::Request(reason.into()));
         };
         let begun = Instant::now();
-        let in_guest = |error| CommandError::Request(format!("{error}"));
+        let in_guest =
+            |error: SandboxError| CommandError::Request(format!("{error} [{}]", error.code()));
         lethe_sandbox::compile_guest(&settings).map_err(in_guest)?;
         let mut report = Report {
             cache,

@@ -85,7 +85,7 @@ pub(super) fn read_inputs(
             (None, [only]) if !argument.contains('=') => (only, argument.as_str()),
             _ => {
                 let reason = format!(
-                    "--input {argument}: expected NAME=FILE|VALUE with one of {}",
+                    "--input {argument}: expected NAME=FILE|VALUE with one of {} [LETHE-OPTION]",
                     names()
                 );
                 return Err(CommandError::Request(reason));

@@ -119,7 +119,7 @@ impl VerifyReceipt {
             Isolation::Sandbox => {
                 let settings = SandboxSettings {
                     graph,
-                    ..settings.sandbox_settings()?
+                    ..super::sandbox_settings(settings)?
                 };
                 let sandbox = Sandbox::new(source, &settings)
                     .map_err(|error| super::in_sandbox(&self.model, error))?;

@@ -418,7 +418,8 @@ fn bytes_of(value: &Value) -> u64 {
     }
 }
 
-/// Each request of a batch in an instance of its own, some at the same time, answers in order.
+/// Each request of a batch in an instance of its own, some at the same time, answers in order. They
+/// are held together until they are sent, and so may not be larger together than a body.
 async fn answer_batch(
     server: &Arc<Server>,
     caller: &Caller,
@@ -446,9 +447,25 @@ async fn answer_batch(
         .collect();
     let mut answers = stream::iter(items).buffered(BATCH_WIDTH);
     let mut responses = batch::Responses::default();
+    let most_bytes = server.settings.max_body_bytes;
+    let (mut count, mut len_bytes) = (0, 0);
+    let mut part = server.bodies.take(0)?;
     while let Some(answer) = answers.next().await {
         let answer = answer.map_or_else(Answer::from, |answered: Answered| answered.answer);
+        count += 1;
+        len_bytes += answer.body.len() as u64;
+        if len_bytes > most_bytes {
+            // What still runs is told to stop.
+            let detail = format!(
+                "the first {count} answers take {len_bytes} bytes: the limit is {most_bytes} bytes \
+                 for all of a batch"
+            );
+            return Err(Problem::new(422, "LETHE-BATCH-SIZE", detail));
+        }
+        part.grow(answer.body.len())?;
         responses.push(&answer.body);
     }
-    Ok(responses.finish())
+    let mut all = responses.finish();
+    all.body = part.keep(all.body);
+    Ok(all)
 }

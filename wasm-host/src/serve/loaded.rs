@@ -1,9 +1,10 @@
 //! A loaded model: where its requests are answered.
 
 use std::collections::BTreeSet;
+use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Instant, SystemTime};
 
 use bytes::Bytes;
@@ -18,8 +19,8 @@ use crate::settings::{Isolation, RunSettings};
 use crate::signing::SigningKey;
 use lethe_sandbox::model_file::ModelFile;
 use lethe_sandbox::{
-    CallControl, CallReport, GraphSettings, KeptCell, ModelSource, Sandbox, SandboxSettings,
-    outputs_in,
+    CallControl, CallReport, CellError, GraphSettings, KeptCell, ModelSource, Sandbox,
+    SandboxError, SandboxSettings, outputs_in,
 };
 
 /// How models of a server are loaded.
@@ -29,7 +30,7 @@ pub struct Loading {
     pub run: RunSettings,
     /// How sandboxes are made.
     pub sandbox: SandboxSettings,
-    /// Largest model file.
+    /// Largest model file, with the files of weights that it names.
     pub max_model_bytes: u64,
     /// Largest body that a handler in this process takes.
     pub max_body_bytes: u64,
@@ -73,8 +74,8 @@ pub struct Loaded {
     place: Place,
     file_bytes: u64,
     run: RunIdentity,
-    /// `None` inside where a file was changed before it was hashed.
-    identity: Arc<OnceLock<Option<ModelIdentity>>>,
+    /// `None` where a file was changed before it was hashed.
+    identity: Option<ModelIdentity>,
     /// When it was loaded.
     pub since: SystemTime,
     /// How long that took, in microseconds.
@@ -96,25 +97,10 @@ impl Loaded {
     /// A problem that says what is wrong with it.
     pub fn load(name: &str, path: &Path, loading: &Loading) -> Result<Self, Problem> {
         let begun = Instant::now();
-        let file =
-            ModelFile::open(path).map_err(|error| refused(name, &error, "LETHE-MODEL-FILE"))?;
-        let (loaded, source) = Self::of_file(name, &file, loading, begun)?;
-        let identified = loaded.identity.clone();
-        // Beside the first requests: SHA-256 of a large model takes longer than all the rest. The
-        // file is let go afterwards.
-        std::thread::spawn(move || {
-            identified.get_or_init(|| {
-                ModelIdentity::of(&source)
-                    .inspect_err(|error| {
-                        tracing::warn!(
-                            model = source.name,
-                            "no hash of its file, and no receipts till it is loaded again: {error}"
-                        );
-                    })
-                    .ok()
-            });
-        });
-        Ok(loaded)
+        let until = begun.checked_add(loading.sandbox.load_deadline);
+        let file = ModelFile::open_until(path, until)
+            .map_err(|error| refused(name, &error, "LETHE-MODEL-FILE"))?;
+        Self::of_file(name, &file, loading, begun)
     }
 
     /// Loads a model that came as bytes, without external data. Nothing of it is kept on disk.
@@ -125,31 +111,41 @@ impl Loaded {
         let mut loading = loading.clone();
         loading.sandbox.cache = None;
         let file = ModelFile::of_bytes(model);
-        let (loaded, source) = Self::of_file(name, &file, &loading, Instant::now())?;
-        loaded
-            .identity
-            .get_or_init(|| ModelIdentity::of(&source).ok());
-        Ok(loaded)
+        Self::of_file(name, &file, &loading, Instant::now())
     }
 
-    /// The model in an open file, and what its identity is to be taken of.
+    /// The model in an open file.
     fn of_file(
         name: &str,
         file: &ModelFile,
         loading: &Loading,
         begun: Instant,
-    ) -> Result<(Self, ModelSource), Problem> {
+    ) -> Result<Self, Problem> {
         let refused = |error: &dyn std::fmt::Display, code: &str| refused(name, error, code);
+        let late = || {
+            let limit = loading.sandbox.load_deadline;
+            let error = CellError::Deadline { limit };
+            refused(&error, error.code())
+        };
+        let not_made = |error: SandboxError| match &error {
+            SandboxError::File { source, .. } if source.kind() == ErrorKind::TimedOut => late(),
+            error => refused(error, error.code()),
+        };
+        let most = loading.max_model_bytes;
         let bytes = file.content().len();
-        if bytes > loading.max_model_bytes {
+        if bytes > most {
+            let error = format!("{bytes} bytes: the limit is {most} bytes");
+            return Err(refused(&error, "LETHE-MODEL-SIZE"));
+        }
+        let source = ModelSource::of_file(name, file).map_err(not_made)?;
+        let lengths = source.files.iter().map(|(_, content)| content.len());
+        let all_bytes = lengths.fold(bytes, u64::saturating_add);
+        if all_bytes > most {
             let error = format!(
-                "{bytes} bytes: the limit is {} bytes",
-                loading.max_model_bytes
+                "{all_bytes} bytes with the files that it names: the limit is {most} bytes"
             );
             return Err(refused(&error, "LETHE-MODEL-SIZE"));
         }
-        let source = ModelSource::of_file(name, file);
-        let source = source.map_err(|error| refused(&error, error.code()))?;
         let most_together = loading.batching.most_of(name);
         let isolation = loading.run.isolation.unwrap_or(Isolation::Sandbox);
         let place = match isolation {
@@ -177,8 +173,7 @@ impl Loaded {
                     ..loading.sandbox.clone()
                 };
                 let sandbox = Sandbox::new(&source, &settings);
-                let sandbox = sandbox.map_err(|error| refused(&error, error.code()))?;
-                Place::Sandbox(Box::new(sandbox))
+                Place::Sandbox(Box::new(sandbox.map_err(not_made)?))
             }
         };
         let info = match &place {
@@ -190,7 +185,20 @@ impl Loaded {
             ..loading.sandbox.graph
         };
         let device = loading.run.device_name();
-        let loaded = Self {
+        // Here, on a thread that may block, and before anybody asks for it: SHA-256 of a large model takes
+        // longer than all the rest.
+        let identity = match ModelIdentity::of(&source) {
+            Ok(identity) => Some(identity),
+            Err(error) if error.kind() == ErrorKind::TimedOut => return Err(late()),
+            Err(error) => {
+                tracing::warn!(
+                    model = source.name,
+                    "no hash of its file, and no receipts till it is loaded again: {error}"
+                );
+                None
+            }
+        };
+        Ok(Self {
             run: RunIdentity::new(
                 isolation,
                 loading.run.numerics.0,
@@ -201,15 +209,14 @@ impl Loaded {
             ),
             place,
             file_bytes: bytes,
-            identity: Arc::default(),
+            identity,
             since: SystemTime::now(),
             load_us: begun.elapsed().as_micros() as u64,
             most_together: most_together as usize,
             rooms: Rooms::default(),
             said: Mutex::default(),
             last_used: AtomicU64::new(0),
-        };
-        Ok((loaded, source))
+        })
     }
 
     /// What it takes and gives.
@@ -241,10 +248,9 @@ impl Loaded {
         }
     }
 
-    /// The hashes of its files; waits for them where it was loaded only now. `None` where a file was
-    /// changed before it was hashed.
+    /// The hashes of its files; `None` where one was changed before it was hashed.
     pub fn identity(&self) -> Option<&ModelIdentity> {
-        self.identity.wait().as_ref()
+        self.identity.as_ref()
     }
 
     /// The hash of its file, as [`Loaded::identity`] has it.

@@ -292,12 +292,7 @@ impl Records {
                 let (model, load_us) = (&loaded.info().name, loaded.load_us);
                 tracing::info!(model, load_us, "a model was loaded");
                 Change {
-                    // Taken of the file only where it is asked for: that may take its time.
-                    sha256: self
-                        .audit
-                        .is_some()
-                        .then(|| loaded.sha256().map(Into::into))
-                        .flatten(),
+                    sha256: loaded.sha256().map(Into::into),
                     duration_us: Some(load_us),
                     ..of_model(model, "loaded")
                 }

@@ -81,11 +81,11 @@ settings! {
         "LETHE_SESSION_IDLE_MS" session_idle_ms: u64, "MS", "60000", "Longest rest of a session between two requests";
         "LETHE_REQUEST_TIMEOUT_MS" request_timeout_ms: u64, "MS", "30000", "Longest time for a request, from its head to its answer";
         "LETHE_HEADER_TIMEOUT_MS" header_timeout_ms: u64, "MS", "10000", "Longest time for a request's head, for a connection between requests, and for a client that takes nothing of its answer";
-        "LETHE_LOAD_TIMEOUT_MS" load_timeout_ms: u64, "MS", "600000", "Longest time to load a model, its first run included";
+        "LETHE_LOAD_TIMEOUT_MS" load_timeout_ms: u64, "MS", "600000", "Longest time to load a model: to read and hash its files, and for its first run";
         "LETHE_DRAIN_TIMEOUT_MS" drain_timeout_ms: u64, "MS", "30000", "Longest time that requests have to finish after SIGTERM";
-        "LETHE_MAX_BODY_MB" max_body_mb: u64, "MIB", "64", "Largest body of a request, before and after decompression";
-        "LETHE_MAX_BODIES_MB" max_bodies_mb: u64, "MIB", "1024", "Memory for the bodies and messages of all requests at once; more are told to come again";
-        "LETHE_MAX_MODEL_SIZE_MB" max_model_size_mb: u64, "MIB", "1024", "Largest model file";
+        "LETHE_MAX_BODY_MB" max_body_mb: u64, "MIB", "64", "Largest body of a request, before and after decompression, and most bytes of a batch's answers together";
+        "LETHE_MAX_BODIES_MB" max_bodies_mb: u64, "MIB", "1024", "Memory for the bodies and messages of all requests at once, and for the answers of batches and streams that are not yet sent; more are told to come again";
+        "LETHE_MAX_MODEL_SIZE_MB" max_model_size_mb: u64, "MIB", "1024", "Largest model file, together with the files of weights that it names";
         "LETHE_MODEL_CACHE_SIZE" model_cache_size: usize, "N", "5", "Models loaded at the same time; the one that was not used longest goes first, never one in use";
         "LETHE_CPU_THREADS" cpu_threads: usize, "N", "1", "Threads that share the work of one request";
         "LETHE_GPU_MEMORY_MB" gpu_memory_mb: u64, "MIB", "2048", "Memory of the GPU that models and their requests may take, in all";

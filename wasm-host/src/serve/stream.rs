@@ -31,7 +31,7 @@ use lethe_server::handler::{batch, query_value};
 use lethe_server::{Problem, Response as Answer};
 use serde::Deserialize;
 use serde_json::value::RawValue;
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::Instant;
 use zeroize::Zeroizing;
@@ -47,6 +47,8 @@ use super::session::{self, Session, Turn};
 const MOST_IN_FLIGHT: usize = 16;
 /// Answers that wait for a client to read them; then the runs wait.
 const MOST_UNSENT: usize = 16;
+/// Bytes of answers to requests that do so; one that is larger waits until no other does.
+const MOST_UNSENT_BYTES: u32 = 16 << 20;
 /// What a client's ping or pong takes beside its data (RFC 6455, 5.2): two bytes and a mask.
 const CONTROL_FRAME_BYTES: usize = 6;
 /// How often a silent client is asked whether it is there; it is let go after twice that.
@@ -93,7 +95,11 @@ pub(super) async fn open(
         .max_frame_size(limit)
         .on_upgrade(move |socket| async move {
             let (to, from) = socket.split();
-            let (answers, unsent) = mpsc::channel(MOST_UNSENT);
+            let (queue, unsent) = mpsc::channel(MOST_UNSENT);
+            let answers = Answers {
+                queue,
+                bytes: Arc::new(Semaphore::new(MOST_UNSENT_BYTES as usize)),
+            };
             let sending = tokio::spawn(send(to, unsent));
             receive(server, caller, session, from, &place.inflow, answers).await;
             // It ends when the last answer is sent, or the client is gone.
@@ -122,18 +128,83 @@ async fn session(
 /// What is sent to a client.
 enum Outgoing {
     Text(Zeroizing<Vec<u8>>),
+    Result(Zeroizing<Vec<u8>>, Unsent),
     Pong(bytes::Bytes),
     Close(u16, &'static str),
 }
 
+/// What an answer takes until it is sent: of the room for all bodies, and of the bytes that a
+/// connection may leave unsent.
+struct Unsent {
+    _part: Option<Part>,
+    _bytes: Option<OwnedSemaphorePermit>,
+}
+
+/// The client has gone.
+struct Gone;
+
+/// Where answers wait for a client to read them.
+#[derive(Clone)]
+struct Answers {
+    queue: mpsc::Sender<Outgoing>,
+    bytes: Arc<Semaphore>,
+}
+
+impl Answers {
+    async fn send(&self, message: Outgoing) -> Result<(), Gone> {
+        self.queue.send(message).await.map_err(|_| Gone)
+    }
+
+    /// Sends the answer to a request, or of one of a batch, when there is room for it.
+    async fn result(
+        &self,
+        server: &Server,
+        id: &str,
+        index: Option<usize>,
+        answer: Answer,
+    ) -> Result<(), Gone> {
+        // Many clients may each leave their answers unread.
+        let (answer, part) = match server.bodies.take(answer.body.len()) {
+            Ok(part) => (answer, Some(part)),
+            Err(problem) => (Answer::from(problem), None),
+        };
+        let len = u32::try_from(answer.body.len()).unwrap_or(u32::MAX);
+        let bytes = self.bytes.clone();
+        let bytes = bytes.acquire_many_owned(len.min(MOST_UNSENT_BYTES)).await;
+        let unsent = Unsent {
+            _part: part,
+            // They are never closed.
+            _bytes: bytes.ok(),
+        };
+        let json = result(id, index, &answer);
+        drop(answer);
+        self.send(Outgoing::Result(json, unsent)).await
+    }
+
+    /// Waits until nobody reads any more.
+    async fn closed(&self) {
+        self.queue.closed().await;
+    }
+}
+
 async fn send(mut to: SplitSink<WebSocket, Message>, mut unsent: mpsc::Receiver<Outgoing>) {
     let mut ping = tokio::time::interval_at(Instant::now() + PING, PING);
+    let text = |json: &[u8]| str::from_utf8(json).ok().map(Message::text);
     loop {
+        // Given back when it is sent.
+        let mut room = None;
         let message = tokio::select! {
             next = unsent.recv() => match next {
-                Some(Outgoing::Text(json)) => match str::from_utf8(&json) {
-                    Ok(text) => Message::text(text),
-                    Err(_) => continue,
+                Some(Outgoing::Text(json)) => match text(&json) {
+                    Some(message) => message,
+                    None => continue,
+                },
+                Some(Outgoing::Result(json, of_result)) => match text(&json) {
+                    Some(message) => {
+                        room = Some(of_result);
+                        message
+                    }
+                    None => continue,
                 },
                 Some(Outgoing::Pong(data)) => Message::Pong(data),
                 Some(Outgoing::Close(code, reason)) => {
@@ -146,13 +217,11 @@ async fn send(mut to: SplitSink<WebSocket, Message>, mut unsent: mpsc::Receiver<
             },
             _ = ping.tick() => Message::Ping(bytes::Bytes::new()),
         };
-        if tokio::time::timeout(2 * PING, to.send(message))
-            .await
-            .is_ok_and(|sent| sent.is_ok())
-        {
-            continue;
+        let sent = tokio::time::timeout(2 * PING, to.send(message)).await;
+        drop(room);
+        if !sent.is_ok_and(|sent| sent.is_ok()) {
+            return;
         }
-        return;
     }
 }
 
@@ -173,7 +242,7 @@ async fn receive(
     session: Option<Session>,
     mut from: SplitStream<WebSocket>,
     inflow: &Inflow,
-    answers: mpsc::Sender<Outgoing>,
+    answers: Answers,
 ) {
     let mut running: JoinSet<String> = JoinSet::new();
     let mut by_id: HashMap<String, AbortHandle> = HashMap::new();
@@ -277,7 +346,7 @@ async fn start(
     caller: &Caller,
     session: Option<&Session>,
     received: Received,
-    answers: &mpsc::Sender<Outgoing>,
+    answers: &Answers,
     running: &mut JoinSet<String>,
     by_id: &mut HashMap<String, AbortHandle>,
 ) {
@@ -329,22 +398,19 @@ async fn start(
         let _held = part;
         match items {
             None => {
-                let message = asker.ask(std::mem::take(&mut text), turn.take()).await;
-                let message = message.map_or_else(
-                    |problem| failed(&name, &problem),
-                    |answer| result(&name, None, &answer),
-                );
-                drop(answers.send(message).await);
+                let answer = asker.ask(std::mem::take(&mut text), turn.take()).await;
+                // Where the client has gone nothing is left to do.
+                drop(match answer {
+                    Ok(answer) => answers.result(&asker.server, &name, None, answer).await,
+                    Err(problem) => answers.send(failed(&name, &problem)).await,
+                });
             }
             Some(items) => {
                 for (index, item) in items.into_iter().enumerate() {
                     let answer = asker.ask(item, turn.take()).await;
                     let answer = answer.unwrap_or_else(Answer::from);
-                    if answers
-                        .send(result(&name, Some(index), &answer))
-                        .await
-                        .is_err()
-                    {
+                    let sent = answers.result(&asker.server, &name, Some(index), answer);
+                    if sent.await.is_err() {
                         return name;
                     }
                 }
@@ -400,7 +466,7 @@ fn head(id: &str, is_final: bool) -> Vec<u8> {
     format!("{{\"id\":{id},\"final\":{is_final}").into_bytes()
 }
 
-fn result(id: &str, index: Option<usize>, answer: &Answer) -> Outgoing {
+fn result(id: &str, index: Option<usize>, answer: &Answer) -> Zeroizing<Vec<u8>> {
     let mut json = Zeroizing::new(head(id, index.is_none()));
     json.reserve_exact(answer.body.len() + 64);
     if let Some(index) = index {
@@ -414,7 +480,7 @@ fn result(id: &str, index: Option<usize>, answer: &Answer) -> Outgoing {
     json.extend_from_slice(field);
     json.extend_from_slice(&answer.body);
     json.push(b'}');
-    Outgoing::Text(json)
+    json
 }
 
 fn failed(id: &str, problem: &Problem) -> Outgoing {

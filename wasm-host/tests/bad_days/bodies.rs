@@ -1,9 +1,15 @@
 //! Bodies: not text, not JSON, JSON in a bad mood, and far more than they seem.
 
+use std::fs;
 use std::io::Write;
 use std::time::Duration;
 
-use crate::server::{JSON, Server, digits, digits_request, serve};
+use lethe_engine::DataType;
+use lethe_engine::onnx::writer::ModelWriter;
+use serde_json::{Value, json};
+
+use crate::server::{JSON, Server, digits, digits_request, folder, serve};
+use crate::websocket::Stream;
 
 /// A server with two models: the host looks into bodies for the name.
 fn two_models() -> Server {
@@ -199,4 +205,104 @@ fn bodies_that_have_no_room_beside_others_are_told_to_come_again() {
     // What is no request is one that was read.
     server.wait_for("room again", |_| ask().status == 400);
     server.check("bodies that took all room");
+}
+
+/// A server of two models: `filled` gives as many zeros as it is told, `many` takes three hundred
+/// inputs of long names.
+fn large_answers(name: &str, arguments: &[&str]) -> Server {
+    let folder = folder(name);
+    let filled = ModelWriter::new(17)
+        .input("shape", DataType::Int64, &["1"])
+        .node("ConstantOfShape", &["shape"], &["y"], vec![])
+        .output("y");
+    fs::write(folder.join("filled.onnx"), filled.to_bytes()).unwrap();
+    let names: Vec<String> = (0..300)
+        .map(|i| "long".repeat(250) + &i.to_string())
+        .collect();
+    let inputs: Vec<&str> = names.iter().map(String::as_str).collect();
+    let many = inputs.iter().fold(ModelWriter::new(17), |model, name| {
+        model.input(name, DataType::Float32, &["n"])
+    });
+    let many = many.node("Sum", &inputs, &["y"], vec![]).output("y");
+    fs::write(folder.join("many.onnx"), many.to_bytes()).unwrap();
+    let mut serve = serve();
+    serve.args(arguments).arg("--models").arg(folder);
+    Server::spawn(serve)
+}
+
+/// A request for so many zeros.
+fn filled(count: usize) -> Value {
+    let input = json!({"name": "shape", "shape": [1], "datatype": "INT64", "data": [count]});
+    json!({"model": "filled", "inputs": [input]})
+}
+
+#[test]
+fn the_answers_of_a_batch_are_together_no_larger_than_a_body() {
+    for isolation in ["sandbox", "none"] {
+        let arguments = ["--isolation", isolation, "--max-body-mb", "1"];
+        let server = large_answers(&format!("large-answers-{isolation}"), &arguments);
+        let ask = |request: &Value, count: usize| {
+            let body = json!({"requests": vec![request.clone(); count]}).to_string();
+            server.post("/api/v1/batch", &[JSON], body.as_bytes())
+        };
+        // Whatever a first run takes is taken.
+        let answer = ask(&filled(20_000), 4);
+        assert_eq!(answer.status, 200, "{isolation}: {}", answer.code());
+        let answers = answer.json();
+        assert_eq!(answers["responses"].as_array().unwrap().len(), 4);
+        let before = server.peak_mib();
+        for request in [filled(100_000), json!({"model": "many", "inputs": []})] {
+            let answer = ask(&request, 2000);
+            assert_eq!(
+                (answer.status, &*answer.code()),
+                (422, "LETHE-BATCH-SIZE"),
+                "{isolation}: {}",
+                answer.text()
+            );
+        }
+        let grown = server.peak_mib() - before;
+        assert!(grown < 200, "{isolation}: {grown} MiB more");
+        let answer = ask(&filled(1), 1);
+        assert_eq!(answer.status, 200, "{isolation}: {}", answer.text());
+    }
+}
+
+#[test]
+fn an_error_lists_some_of_many_inputs() {
+    for isolation in ["sandbox", "none"] {
+        let server = large_answers(&format!("many-{isolation}"), &["--isolation", isolation]);
+        let answer = server.infer(br#"{"model":"many","inputs":[]}"#);
+        let text = answer.text();
+        assert_eq!(answer.status, 422, "{isolation}: {text}");
+        assert!(text.contains("and 284 more"), "{isolation}: {text}");
+        assert!(text.len() < 8192, "{isolation}: {} bytes", text.len());
+    }
+}
+
+#[test]
+fn answers_that_a_stream_does_not_read_wait_and_take_room() {
+    let server = large_answers("unread-answers", &[]);
+    let mut stream = Stream::open(&server);
+    let count = 24;
+    // More than may be unsent, and than sockets take.
+    let batch = json!({"id": "a", "requests": vec![filled(400_000); count]});
+    stream.send(&batch.to_string());
+    std::thread::sleep(Duration::from_secs(1));
+    for index in 0..count {
+        let part = stream.next().unwrap();
+        assert_eq!(part["index"], index, "{}", part["error"]);
+        assert_eq!(part["result"]["outputs"][0]["shape"][0], 400_000);
+    }
+    assert_eq!(stream.next(), Some(json!({"id": "a", "final": true})));
+    let small = large_answers(
+        "unread-room",
+        &["--max-body-mb", "1", "--max-bodies-mb", "1"],
+    );
+    let mut stream = Stream::open(&small);
+    stream.send(&filled(1_000_000).to_string());
+    let refused = stream.next().unwrap();
+    assert_eq!(refused["error"]["code"], "LETHE-BODIES");
+    stream.send(&filled(1).to_string());
+    let answer = stream.next().unwrap();
+    assert_eq!(answer["result"]["outputs"][0]["shape"][0], 1, "{answer}");
 }

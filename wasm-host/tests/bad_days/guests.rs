@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use lethe_engine::graph::attributes::Attribute;
-use lethe_engine::onnx::writer::ModelWriter;
+use lethe_engine::onnx::{proto, writer::ModelWriter};
 use lethe_engine::{DataType, Tensor};
 
 use crate::models::{self, Endless};
@@ -128,6 +128,100 @@ fn a_load_that_computes_for_ever_is_given_up() {
             "{isolation}: {}",
             answer.text()
         );
+    }
+}
+
+/// `y = x + w`, whose four weights begin a file that is far longer.
+fn with_weights_beside() -> Vec<u8> {
+    let entry = |key: &str, value: &str| proto::StringStringEntry {
+        key: Some(key.into()),
+        value: Some(value.into()),
+    };
+    let weights = proto::Tensor {
+        name: Some("w".into()),
+        data_type: Some(DataType::Float32 as i32),
+        dims: vec![4],
+        external_data: vec![
+            entry("location", "weights.bin"),
+            entry("offset", "0"),
+            entry("length", "16"),
+        ],
+        data_location: Some(1),
+        ..Default::default()
+    };
+    models::model(proto::Graph {
+        name: Some("weights".into()),
+        node: vec![models::node("Add", &["x", "w"], &["y"])],
+        initializer: vec![weights],
+        input: vec![models::value("x", DataType::Float32, &["four"])],
+        output: vec![models::value("y", DataType::Float32, &["four"])],
+        ..Default::default()
+    })
+}
+
+#[test]
+fn a_load_of_weights_that_are_too_many_is_given_up_while_others_are_answered() {
+    // A limit of time, and one of size; which of them ends the load.
+    let limits: [(&[&str], &str); 2] = [
+        (
+            &[
+                "--load-timeout-ms",
+                "2000",
+                "--max-model-size-mb",
+                "10000000",
+            ],
+            "LETHE-DEADLINE",
+        ),
+        (&["--max-model-size-mb", "64"], "LETHE-MODEL-SIZE"),
+    ];
+    for isolation in PLACES {
+        for (arguments, code) in limits {
+            let folder = folder(&format!("weights-{isolation}-{code}"));
+            fs::write(folder.join("plus.onnx"), models::plus(1.0)).unwrap();
+            let server = serving(&folder, &[arguments, &["--isolation", isolation]].concat());
+            fs::write(folder.join("weights.onnx"), with_weights_beside()).unwrap();
+            let weights = fs::File::create(folder.join("weights.bin")).unwrap();
+            // Nothing but a length: no disk holds it, but who reads it is busy for minutes.
+            weights.set_len(1 << 39).unwrap();
+            let begun = Instant::now();
+            std::thread::scope(|scope| {
+                let load =
+                    scope.spawn(|| server.control("/v2/repository/models/weights/load", b"{}"));
+                while !load.is_finished() {
+                    let asked = Instant::now();
+                    assert_eq!(server.get("/api/v1/health").status, 200);
+                    assert_eq!(server.get("/api/v1/models").status, 200);
+                    let took = asked.elapsed();
+                    assert!(
+                        took < Duration::from_secs(10),
+                        "{isolation}, {code}: {took:?}"
+                    );
+                    std::thread::sleep(Duration::from_millis(50));
+                }
+                let answer = load.join().unwrap();
+                assert_eq!(
+                    (answer.status, &*answer.code()),
+                    (422, code),
+                    "{isolation}: {}",
+                    answer.text()
+                );
+            });
+            let took = begun.elapsed();
+            assert!(
+                took < Duration::from_secs(30),
+                "{isolation}, {code}: {took:?}"
+            );
+            // One that is as long as it should be.
+            weights.set_len(16).unwrap();
+            let answer = server.control("/v2/repository/models/weights/load", b"{}");
+            let loaded = answer.json();
+            assert_eq!(answer.status, 200, "{isolation}, {code}: {loaded}");
+            assert_eq!(
+                loaded["sha256"].as_str().map(str::len),
+                Some(64),
+                "{loaded}"
+            );
+        }
     }
 }
 

@@ -10,6 +10,7 @@
 use smallvec::SmallVec;
 
 use crate::kernels::env::Env;
+use crate::limits::Watch;
 use crate::tensor::row_major_strides;
 
 /// An axis of the output, and its stride in the input, in elements.
@@ -25,6 +26,8 @@ type Axes = SmallVec<[Axis; 6]>;
 const TILE: usize = 16;
 /// Elements below which threads are not worth waking.
 const LEAST: usize = 32_768;
+/// What a row or a block of tiles takes beside its elements, in elements.
+const BLOCK: usize = 8;
 
 /// Axes of the output, neighbours merged as far as possible; at least one.
 fn merged_axes(shape: &[usize], permutation: &[usize]) -> Axes {
@@ -105,9 +108,11 @@ fn for_each_offset(axes: &[Axis], mut work: impl FnMut(usize)) {
 
 fn transpose_piece<T: Clone>(axes: &[Axis], x: &[T], y: &mut [T]) {
     let (last, outer) = axes.split_last().expect("there are at least two axes");
+    let mut watch = Watch::begin();
     if last.stride == 1 {
         let mut rows = y.chunks_exact_mut(last.size);
         for_each_offset(outer, |offset| {
+            watch.count(last.size + BLOCK);
             let row = rows.next().expect("as many rows as offsets");
             row.clone_from_slice(&x[offset..offset + row.len()]);
         });
@@ -124,6 +129,7 @@ fn transpose_piece<T: Clone>(axes: &[Axis], x: &[T], y: &mut [T]) {
     for_each_offset(before, |before_offset| {
         let mut start = block_start;
         for_each_offset(after, |after_offset| {
+            watch.count(outer[inner].size * last.size + BLOCK);
             let x = &x[before_offset + after_offset..];
             let tiled = Tiled {
                 rows: outer[inner].size,

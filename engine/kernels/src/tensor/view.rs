@@ -1,6 +1,8 @@
 //! Borrowed tensors: what operators read and write.
 
-use super::{DataType, Element, Shape, Storage, Tensor, buffer::Buffer};
+use std::sync::Arc;
+
+use super::{DataType, Element, Shape, Storage, Strings, Tensor, buffer::Buffer};
 use crate::error::OpError;
 
 /// A tensor somebody else owns: type, shape and contiguous elements.
@@ -140,11 +142,14 @@ impl<'a> TensorView<'a> {
         }
     }
 
-    /// An owned copy.
+    /// An owned copy. Without memory for it the run [ends](crate::limits::until_ended).
     pub fn to_tensor(&self) -> Tensor {
         let storage = match self.data {
             ViewData::Bytes(bytes) => Storage::Bytes(Buffer::copy_of(bytes).into()),
-            ViewData::Strings(strings) => Storage::Strings(strings.to_vec().into()),
+            ViewData::Strings(strings) => {
+                let copy = Strings::copy_of(strings).unwrap_or_else(|shortage| shortage.raise());
+                Storage::Strings(Arc::new(copy))
+            }
         };
         Tensor {
             data_type: self.data_type,

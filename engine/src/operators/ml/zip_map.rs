@@ -6,8 +6,12 @@
 use super::{Labels, rows_and_columns};
 use crate::error::OpError;
 use crate::graph::Attributes;
+use crate::limits::{self, Watch};
 use crate::operator::{InferContext, Operator, OutputInfo, OutputInfos, RunContext};
 use crate::tensor::{DataType, Map, MapKeys, Sequence, Tensor, Value, ValueKind};
+
+/// Bytes of a key beside its text.
+const MAP_KEY: usize = size_of::<String>() + 32;
 
 /// The operator with its keys.
 #[derive(Debug)]
@@ -39,7 +43,16 @@ impl Operator for ZipMap {
             let expected = format!("{} scores a row", self.keys.len());
             return Err(OpError::shape("X", expected, format!("{:?}", x.shape())));
         }
-        let map = |row: &[f32]| -> Result<Value, OpError> {
+        // Each map has its own copy of the keys.
+        let key_bytes = match &self.keys {
+            Labels::Integers(keys) => size_of_val(&keys[..]),
+            Labels::Strings(keys) => keys.iter().map(|k| k.len() + MAP_KEY).sum(),
+        };
+        let mut charge = limits::charge(0)?;
+        let mut watch = Watch::begin();
+        let mut map = |row: &[f32]| -> Result<Value, OpError> {
+            watch.count(1024 + key_bytes);
+            charge.add(size_of::<Value>() + key_bytes)?;
             let keys = match &self.keys {
                 Labels::Integers(keys) => MapKeys::Integers(DataType::Int64, keys.clone()),
                 Labels::Strings(keys) => MapKeys::Strings(keys.clone()),
@@ -48,10 +61,12 @@ impl Operator for ZipMap {
             Ok(Value::Map(Map { keys, values }))
         };
         let rows = x.as_slice::<f32>()?.chunks_exact(columns.max(1));
-        let sequence = Sequence {
-            element: self.element(),
-            values: rows.map(map).collect::<Result<_, _>>()?,
-        };
+        let mut values = limits::with_room(rows.len());
+        for row in rows {
+            values.push(map(row)?);
+        }
+        let element = self.element();
+        let sequence = Sequence { element, values };
         ctx.set_output(0, Value::Sequence(sequence))
     }
 }

@@ -3,7 +3,7 @@
 use smallvec::{SmallVec, smallvec};
 
 use crate::error::OpError;
-use crate::limits;
+use crate::limits::{self, Charge, Watch};
 
 /// Where an output index lies on the input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -99,6 +99,8 @@ pub(super) struct Taps {
     pub(super) outside: Vec<bool>,
     /// Whether the output is the input.
     pub(super) is_identity: bool,
+    /// For the lists that are long.
+    charge: Charge,
 }
 
 impl Taps {
@@ -164,17 +166,41 @@ impl Interpolation {
             lists: limits::with_room(to),
             outside: limits::filled(false, to),
             is_identity: from == to && scale == 1.0 && (!crops || region == (0.0, 1.0)),
+            charge: Charge::default(),
         };
+        let (_, _, count) = self.span(scale);
+        let long = if count > 4 {
+            count.saturating_mul(size_of::<(usize, f64)>())
+        } else {
+            0
+        };
+        let mut watch = Watch::begin();
         for i in 0..to {
+            watch.count(count.saturating_mul(8));
             if taps.is_identity {
                 taps.lists.push(smallvec![(i, 1.0)]);
                 continue;
             }
             let place = self.place(i, from, to, scale, region);
+            let charged = taps.charge.add(long);
+            charged.unwrap_or_else(|shortage| shortage.raise());
             taps.outside[i] = crops && !(0.0..=from as f64 - 1.0).contains(&place);
             taps.lists.push(self.around(place, from, scale));
         }
         taps
+    }
+
+    /// How much wider the kernel is than its neighbours are apart, as a factor below 1, where its
+    /// first neighbour lies, and how many it has.
+    fn span(&self, scale: f64) -> (f64, f64, usize) {
+        let shrink = if self.antialias { scale.min(1.0) } else { 1.0 };
+        let reach = match self.mode {
+            Mode::Nearest => return (shrink, 0.0, 1),
+            Mode::Linear => 1.0,
+            Mode::Cubic => 2.0,
+        };
+        let first = (-reach / shrink).floor() + 1.0;
+        (shrink, first, (2.0 - 2.0 * first).max(2.0) as usize)
     }
 
     fn around(&self, place: f64, from: usize, scale: f64) -> SmallVec<[(usize, f64); 4]> {
@@ -185,13 +211,11 @@ impl Interpolation {
             return smallvec![(clamp(self.rounding.round(place)), 1.0)];
         }
         let floor = place.floor();
-        let shrink = if self.antialias { scale.min(1.0) } else { 1.0 };
-        let (reach, weight): (f64, &dyn Fn(f64) -> f64) = match self.mode {
-            Mode::Cubic => (2.0, &|x| cubic(x, self.cubic_coefficient)),
-            _ => (1.0, &|x: f64| (1.0 - x.abs()).max(0.0)),
+        let weight: &dyn Fn(f64) -> f64 = match self.mode {
+            Mode::Cubic => &|x| cubic(x, self.cubic_coefficient),
+            _ => &|x: f64| (1.0 - x.abs()).max(0.0),
         };
-        let first = (-reach / shrink).floor() + 1.0;
-        let count = (2.0 - 2.0 * first).max(2.0) as usize;
+        let (shrink, first, count) = self.span(scale);
         let mut taps: SmallVec<[(usize, f64); 4]> = SmallVec::new();
         let mut sum = 0.0;
         for i in 0..count {

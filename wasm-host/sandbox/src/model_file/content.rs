@@ -5,7 +5,7 @@ use std::fs::{File, Metadata};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use bytes::Bytes;
 use lethe_engine::tensor::{Buffer, SharedBytes};
@@ -34,18 +34,21 @@ struct Opened {
     file: File,
     len: u64,
     modified: Option<SystemTime>,
+    /// When nobody waits for its bytes any more.
+    until: Option<Instant>,
 }
 
 impl Content {
-    /// The content of a file as it is now.
+    /// The content of a file as it is now, which is read until then.
     ///
     /// # Errors
     /// When the system does not say how long it is.
-    pub(super) fn of(file: File) -> io::Result<Self> {
+    pub(super) fn of(file: File, until: Option<Instant>) -> io::Result<Self> {
         let about = file.metadata()?;
         Ok(Self(Place::File(Arc::new(Opened {
             len: about.len(),
             modified: about.modified().ok(),
+            until,
             file,
         }))))
     }
@@ -66,7 +69,8 @@ impl Content {
     /// All of it in memory.
     ///
     /// # Errors
-    /// When it cannot be read, has changed, or there is no memory for it.
+    /// When it cannot be read, has changed, or there is no memory for it; [`ErrorKind::TimedOut`] where
+    /// the time for reading it is over.
     pub fn bytes(&self) -> io::Result<Bytes> {
         match &self.0 {
             Place::Memory(bytes) => Ok(bytes.clone()),
@@ -144,6 +148,7 @@ impl Content {
         let mut at = 0;
         while at < opened.len {
             let some = usize::try_from(opened.len - at).map_or(CHUNK_BYTES, |n| n.min(CHUNK_BYTES));
+            opened.in_time()?;
             opened.file.read_exact_at(&mut chunk[..some], at)?;
             visit(&chunk[..some]);
             at += some as u64;
@@ -154,8 +159,24 @@ impl Content {
 
 impl Opened {
     fn read(&self, offset: u64, into: &mut [u8]) -> io::Result<()> {
-        self.file.read_exact_at(into, offset)?;
+        let mut at = offset;
+        for chunk in into.chunks_mut(CHUNK_BYTES) {
+            self.in_time()?;
+            self.file.read_exact_at(chunk, at)?;
+            at += chunk.len() as u64;
+        }
         self.check()
+    }
+
+    /// [`ErrorKind::TimedOut`] where nobody waits any more: a large file takes its time.
+    fn in_time(&self) -> io::Result<()> {
+        match self.until {
+            Some(until) if Instant::now() >= until => Err(io::Error::new(
+                ErrorKind::TimedOut,
+                "the time to read it is over",
+            )),
+            _ => Ok(()),
+        }
     }
 
     /// Whether the file is still what it was when it was opened. One that is replaced by another of its
@@ -191,7 +212,7 @@ mod tests {
         for len in [0, 1, CHUNK_BYTES - 1, CHUNK_BYTES, 2 * CHUNK_BYTES + 7] {
             let expected: Vec<u8> = (0..len).map(|i| (i % 251) as u8).collect();
             std::fs::write(&path, &expected).unwrap();
-            let opened = Content::of(File::open(&path).unwrap()).unwrap();
+            let opened = Content::of(File::open(&path).unwrap(), None).unwrap();
             for content in [&opened, &Content::from(expected.clone())] {
                 let mut found = Vec::new();
                 content
@@ -204,7 +225,7 @@ mod tests {
             std::fs::write(path.with_extension("new"), "another").unwrap();
             std::fs::rename(path.with_extension("new"), &path).unwrap();
             assert_eq!(opened.sha256().unwrap(), hash, "the one that was opened");
-            let opened = Content::of(File::open(&path).unwrap()).unwrap();
+            let opened = Content::of(File::open(&path).unwrap(), None).unwrap();
             for changed in ["short", "longer than before", ""] {
                 std::fs::write(&path, changed).unwrap();
                 assert!(opened.bytes().is_err(), "{changed:?}");
@@ -212,6 +233,22 @@ mod tests {
                 assert!(opened.outline().is_err(), "{changed:?}");
                 assert!(opened.sha256().is_err(), "{changed:?}");
             }
+        }
+        std::fs::remove_file(path).unwrap();
+    }
+
+    #[test]
+    fn nothing_is_read_when_the_time_is_over() {
+        let path = std::env::temp_dir().join(format!("lethe-late-{}", std::process::id()));
+        std::fs::write(&path, "content").unwrap();
+        let late = Content::of(File::open(&path).unwrap(), Some(Instant::now())).unwrap();
+        let errors = [
+            late.sha256().map(drop),
+            late.bytes().map(drop),
+            late.piece(0, 1).map(drop),
+        ];
+        for error in errors {
+            assert_eq!(error.unwrap_err().kind(), ErrorKind::TimedOut);
         }
         std::fs::remove_file(path).unwrap();
     }

@@ -43,11 +43,16 @@ pub struct AuditSettings {
     pub wait_for_disk: bool,
 }
 
+/// Lines after which there is a checkpoint, where nothing else is set.
+pub(in crate::audit) const DEFAULT_CHECKPOINT_LINES: u64 = 1000;
+/// Seconds after which there is one.
+pub(in crate::audit) const DEFAULT_CHECKPOINT_SECONDS: u64 = 60;
+
 fn default_checkpoint_lines() -> u64 {
-    1000
+    DEFAULT_CHECKPOINT_LINES
 }
 fn default_checkpoint_seconds() -> u64 {
-    60
+    DEFAULT_CHECKPOINT_SECONDS
 }
 fn default_rotate_bytes() -> u64 {
     256 << 20

@@ -142,7 +142,7 @@ impl Writer {
         self.checkpoint_at.is_some_and(|at| at <= Instant::now())
     }
 
-    fn checkpoint(&mut self, reason: Reason) {
+    pub(super) fn checkpoint(&mut self, reason: Reason) {
         self.add(timestamp::now(), Content::Checkpoint { reason });
         self.batch.checkpoint = Some((self.head.seq, hex::encode(self.head.hash)));
         self.lines_since = 0;

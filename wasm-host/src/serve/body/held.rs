@@ -96,6 +96,20 @@ impl Part {
         Ok(())
     }
 
+    /// These bytes, which keep the part until the last piece of them is dropped.
+    pub(in crate::serve) fn keep(self, bytes: Bytes) -> Bytes {
+        struct Kept {
+            bytes: Bytes,
+            _part: Part,
+        }
+        impl AsRef<[u8]> for Kept {
+            fn as_ref(&self) -> &[u8] {
+                &self.bytes
+            }
+        }
+        Bytes::from_owner(Kept { bytes, _part: self })
+    }
+
     /// Gives so many bytes back, or all where it has no more; whether any are left.
     pub(super) fn shrink(&mut self, less: usize) -> bool {
         let less = self.len_bytes.min(less as u64);
@@ -180,5 +194,9 @@ mod tests {
         drop(piece);
         assert_eq!(held(), 0);
         assert!(room.hold(1001).is_err() && room.hold(1000).is_ok());
+        let kept = room.take(7).unwrap().keep(Bytes::from_static(b"answers"));
+        assert_eq!((held(), &kept[..]), (7, &b"answers"[..]));
+        drop(kept);
+        assert_eq!(held(), 0);
     }
 }
