@@ -1,2 +1,0 @@
-import * as lethe from "lethe";
-export const a = (it: number): lethe.Tensor.Nothing => it;

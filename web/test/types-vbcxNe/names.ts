@@ -1,2 +1,0 @@
-import * as ort from "onnxruntime-common";
-export { ort };
