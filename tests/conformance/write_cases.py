@@ -96,7 +96,7 @@ def write_light_tests(folder):
 def main():
     folder = pathlib.Path(sys.argv[1]).resolve()
     # Written last, so that an interrupted folder is begun again.
-    stamp, wanted = folder / "version", f"onnx {onnx.__version__}, layout {LAYOUT}"
+    stamp, wanted = folder / "version", f"onnx {onnx.__version__}, ml_dtypes {ml_dtypes.__version__}, layout {LAYOUT}"
     if stamp.exists() and stamp.read_text() == wanted:
         return
     warnings.filterwarnings("ignore")

@@ -1,16 +1,10 @@
 //! Operators within a run's limits: one that would take more memory is refused before it has it, and
 //! one that takes long ends when its run is told to.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
-use std::time::Duration;
-
 use super::case::{Case, ints, strings, tensor};
 use crate::graph::attributes::Attribute;
-use crate::limits::{self, Ended, Limits, Stop};
 use crate::onnx::writer::ModelWriter;
-use crate::tensor::{Bool, Buffer, DataType, Sequence, Tensor, Value, ValueKind};
+use crate::tensor::{Bool, Buffer, DataType, Tensor, Value};
 use crate::{Budget, Session, SessionOptions};
 
 const MEMORY_BYTES: u64 = 16 << 20;
@@ -132,84 +126,97 @@ fn what_grows_within_an_operator_is_refused() {
     assert!(went_on.is_empty(), "{went_on:?}");
 }
 
-/// How an operator ends whose run is told to end while it is on.
-fn ended(case: &Case, inputs: Vec<Value>) -> Option<Ended> {
-    let flag = Arc::new(AtomicBool::new(false));
-    let raised = flag.clone();
-    let limits = Limits {
-        memory_bytes: u64::MAX,
-        stop: Stop::when(flag),
-    };
-    let inputs: Vec<Option<Value>> = inputs.into_iter().map(Some).collect();
-    let clock = thread::spawn(move || {
-        thread::sleep(Duration::from_millis(1));
-        raised.store(true, Ordering::Relaxed);
-    });
-    let ran = limits::within(limits, || {
-        limits::until_ended(|| case.run_as_it_is(&inputs).expect("a case that fits"))
-    });
-    clock.join().expect("it only sleeps");
-    ran.err()
-}
+/// Where there are threads, of which another tells a run to end, and where a run can: not where a panic aborts.
+#[cfg(not(target_family = "wasm"))]
+mod times {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::thread;
+    use std::time::Duration;
 
-#[test]
-fn what_takes_long_ends_when_it_is_told_to() {
-    use DataType::{Float32, Uint8};
-    let one = |tensor: Tensor| vec![Value::Tensor(tensor)];
-    let image = zeros(Float32, &[1, 32, 64, 64]);
-    let grid = zeros(Float32, &[1, 256, 256, 2]);
-    let sampled = || vec![image.clone().into(), grid.clone().into()];
-    let sequence = Sequence {
-        element: ValueKind::Tensor(Uint8),
-        values: vec![zeros(Uint8, &[1 << 12, 1]).into(); 1 << 11],
-    };
-    let many: Vec<i32> = (0..1 << 18)
-        .map(|i: i32| i.wrapping_mul(0x9e37_79b1_u32 as i32))
-        .collect();
-    let cases: Vec<(Case, Vec<Value>)> = vec![
-        (
-            Case::of("SplitToSequence", 17),
-            one(zeros(Uint8, &[1 << 19])),
-        ),
-        (cast(DataType::String), one(zeros(Float32, &[1 << 20]))),
-        (
-            Case::of("ConcatFromSequence", 17).int("axis", 1),
-            vec![Value::Sequence(sequence)],
-        ),
-        (
-            Case::of("GridSample", 16).text("mode", "bicubic"),
-            sampled(),
-        ),
-        (
-            Case::of("GridSample", 16).text("mode", "bilinear"),
-            sampled(),
-        ),
-        (Case::of("Unique", 17), one(tensor(&[many.len()], &many))),
-        (
-            Case::of("Upsample", 9).text("mode", "linear"),
-            vec![
-                image.clone().into(),
-                tensor(&[4], &[1f32, 1., 8., 8.]).into(),
-            ],
-        ),
-        (Case::of("Transpose", 17), one(zeros(Uint8, &[2; 23]))),
-        (
-            Case::of("TopK", 17).outputs(2),
-            vec![
-                zeros(Float32, &[1 << 10, 1 << 11]).into(),
-                ints(&[1 << 10]).into(),
-            ],
-        ),
-        (
-            Case::of("NonZero", 17),
-            one(tensor(&[2; 20], &vec![Bool(1); 1 << 20])),
-        ),
-    ];
-    let mut went_on = Vec::new();
-    for (case, inputs) in cases {
-        if ended(&case, inputs) != Some(Ended::Stopped) {
-            went_on.push(case);
-        }
+    use super::*;
+    use crate::limits::{self, Ended, Limits, Stop};
+    use crate::tensor::{Sequence, ValueKind};
+
+    /// How an operator ends whose run is told to end while it is on.
+    fn ended(case: &Case, inputs: Vec<Value>) -> Option<Ended> {
+        let flag = Arc::new(AtomicBool::new(false));
+        let raised = flag.clone();
+        let limits = Limits {
+            memory_bytes: u64::MAX,
+            stop: Stop::when(flag),
+        };
+        let inputs: Vec<Option<Value>> = inputs.into_iter().map(Some).collect();
+        let clock = thread::spawn(move || {
+            thread::sleep(Duration::from_millis(1));
+            raised.store(true, Ordering::Relaxed);
+        });
+        let ran = limits::within(limits, || {
+            limits::until_ended(|| case.run_as_it_is(&inputs).expect("a case that fits"))
+        });
+        clock.join().expect("it only sleeps");
+        ran.err()
     }
-    assert!(went_on.is_empty(), "{went_on:?}");
+
+    #[test]
+    fn what_takes_long_ends_when_it_is_told_to() {
+        use DataType::{Float32, Uint8};
+        let one = |tensor: Tensor| vec![Value::Tensor(tensor)];
+        let image = zeros(Float32, &[1, 32, 64, 64]);
+        let grid = zeros(Float32, &[1, 256, 256, 2]);
+        let sampled = || vec![image.clone().into(), grid.clone().into()];
+        let sequence = Sequence {
+            element: ValueKind::Tensor(Uint8),
+            values: vec![zeros(Uint8, &[1 << 12, 1]).into(); 1 << 11],
+        };
+        let many: Vec<i32> = (0..1 << 18)
+            .map(|i: i32| i.wrapping_mul(0x9e37_79b1_u32 as i32))
+            .collect();
+        let cases: Vec<(Case, Vec<Value>)> = vec![
+            (
+                Case::of("SplitToSequence", 17),
+                one(zeros(Uint8, &[1 << 19])),
+            ),
+            (cast(DataType::String), one(zeros(Float32, &[1 << 20]))),
+            (
+                Case::of("ConcatFromSequence", 17).int("axis", 1),
+                vec![Value::Sequence(sequence)],
+            ),
+            (
+                Case::of("GridSample", 16).text("mode", "bicubic"),
+                sampled(),
+            ),
+            (
+                Case::of("GridSample", 16).text("mode", "bilinear"),
+                sampled(),
+            ),
+            (Case::of("Unique", 17), one(tensor(&[many.len()], &many))),
+            (
+                Case::of("Upsample", 9).text("mode", "linear"),
+                vec![
+                    image.clone().into(),
+                    tensor(&[4], &[1f32, 1., 8., 8.]).into(),
+                ],
+            ),
+            (Case::of("Transpose", 17), one(zeros(Uint8, &[2; 23]))),
+            (
+                Case::of("TopK", 17).outputs(2),
+                vec![
+                    zeros(Float32, &[1 << 10, 1 << 11]).into(),
+                    ints(&[1 << 10]).into(),
+                ],
+            ),
+            (
+                Case::of("NonZero", 17),
+                one(tensor(&[2; 20], &vec![Bool(1); 1 << 20])),
+            ),
+        ];
+        let mut went_on = Vec::new();
+        for (case, inputs) in cases {
+            if ended(&case, inputs) != Some(Ended::Stopped) {
+                went_on.push(case);
+            }
+        }
+        assert!(went_on.is_empty(), "{went_on:?}");
+    }
 }
