@@ -27,6 +27,7 @@ import python_environment  # noqa: E402
 
 python_environment.enter()
 
+import ml_dtypes  # noqa: E402
 import numpy  # noqa: E402
 import onnx  # noqa: E402
 from onnx import numpy_helper  # noqa: E402
