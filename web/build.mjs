@@ -103,19 +103,30 @@ async function compile({ name, instructions, target, cargoFeatures }) {
   return readFile(join(folder, "wasm32-unknown-unknown", profile, "lethe_web.wasm"));
 }
 
+/** Where a build's glue is, before `lib` takes it. */
+const bindingsOf = (name) => join(ROOT, "target", "web", name, "glue.js");
+
 /**
- * Puts wasm-bindgen's glue where `lib` takes it: a function, each call of which makes a binding of its own,
- * since wasm-bindgen's knows one instance. Builds that differ in their instructions have the same.
+ * Makes wasm-bindgen's glue a function, each call of which makes a binding of its own: wasm-bindgen's knows one
+ * instance.
  */
 async function bindings(name, module) {
   const { outputFiles: [glue] } = await esbuild.build({
     stdin: { contents: await readFile(module, "utf8") }, bundle: true, format: "iife", globalName: "glue",
     write: false, target: "es2022",
   });
-  const text = `export function makeGlue() {\n${glue.text}return glue;\n}\n`;
-  const file = join(GLUE, `${name}.js`);
-  await writeFile(file, text);
-  await writeFile(join(GLUE, `${name}.d.ts`), 'export declare function makeGlue(): typeof import("./lethe.js");\n');
+  await writeFile(bindingsOf(name), `export function makeGlue() {\n${glue.text}return glue;\n}\n`);
+}
+
+/** Puts the glue of all builds where `lib` takes it. Builds of one kind that differ in their instructions share it. */
+async function shareBindings() {
+  const simd128 = await readFile(bindingsOf("simd128"), "utf8");
+  for (const { name } of BUILDS) {
+    const own = await readFile(bindingsOf(name), "utf8");
+    const isShared = name !== "simd128" && own === simd128;
+    await writeFile(join(GLUE, `${name}.js`), isShared ? 'export { makeGlue } from "./simd128.js";\n' : own);
+    await writeFile(join(GLUE, `${name}.d.ts`), 'export declare function makeGlue(): typeof import("./lethe.js");\n');
+  }
 }
 
 /** Binds and shrinks a compiled module into the package; its sizes. */
@@ -159,17 +170,9 @@ const FORMS = [
   { entry: "worker", out: "worker.js", format: "iife", minify: true, hasNoAddress: true },
 ];
 
-/** Says whether one glue does for both builds of the CPU. */
-async function checkGlue() {
-  const [simd128, relaxed] = await Promise.all(
-    ["simd128", "relaxed"].map((name) => readFile(join(GLUE, `${name}.js`), "utf8")),
-  );
-  if (simd128 !== relaxed) throw new Error("simd128 and relaxed differ in their bindings: engine.ts takes one for both");
-}
-
 /** Bundles `lib` into the forms of the package: each is one file, and no other is referred to in it. */
 async function bundle() {
-  await checkGlue();
+  await shareBindings();
   const compressed = gzipSync(await readFile(join(PKG, "lethe-simd128.wasm")), { level: 9 });
   await writeFile(join(GLUE, "inline.js"), `export const COMPRESSED = "${compressed.toString("base64")}";\n`);
   await writeFile(join(GLUE, "inline.d.ts"), "export declare const COMPRESSED: string;\n");
@@ -219,8 +222,7 @@ async function build(options, module) {
   const key = sha256(module, tools, profile);
   const stands = made[options.name];
   const wasm = join(PKG, `lethe-${options.name}.wasm`);
-  const glue = join(GLUE, `${options.name}.js`);
-  if (stands?.key === key && existsSync(glue) && existsSync(wasm) && sha256(await readFile(wasm)) === stands.sha256) return;
+  if (stands?.key === key && existsSync(bindingsOf(options.name)) && existsSync(wasm) && sha256(await readFile(wasm)) === stands.sha256) return;
   const sizes = await finish(options, module, bind);
   made[options.name] = { key, sha256: sha256(await readFile(wasm)), sizes };
 }

@@ -1,7 +1,8 @@
 /** The WebAssembly module in this thread: which build is best, and how it becomes callable. */
 
-import { makeGlue as makeForCpu } from "../glue/simd128.js";
-import { makeGlue as makeForWebgpu } from "../glue/webgpu.js";
+import { makeGlue as makeRelaxed } from "../glue/relaxed.js";
+import { makeGlue as makeSimd128 } from "../glue/simd128.js";
+import { makeGlue as makeWebgpu } from "../glue/webgpu.js";
 import type * as Glue from "../glue/lethe.js";
 import type { Build } from "./description.js";
 import { LetheError } from "./errors.js";
@@ -29,12 +30,16 @@ export function bestBuild(): Build {
   throw new LetheError("LETHE-DEVICE", "this browser's WebAssembly has no SIMD");
 }
 
+const GLUE: Record<Build, () => typeof Glue> = {
+  simd128: makeSimd128, relaxed: makeRelaxed, webgpu: makeWebgpu,
+};
+
 /**
  * An engine of its own: the memory of an instance is given back only with the whole of it, and a session
  * that crashes takes no other with it.
  */
 export async function instantiate(build: Build, module: WebAssembly.Module): Promise<Engine> {
-  const glue = build === "webgpu" ? makeForWebgpu() : makeForCpu();
+  const glue = GLUE[build]();
   const { memory } = await glue.default({ module_or_path: module });
   const { ExternalFiles, ModelBytes, Session, Value, version } = glue;
   return { ExternalFiles, ModelBytes, Session, Value, version, memoryBytes: () => memory.buffer.byteLength };
