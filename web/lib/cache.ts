@@ -66,7 +66,11 @@ export async function alone<T>(sha256: string, signal: AbortSignal | undefined, 
   return await locks.request(`lethe-model-${sha256}`, signal ? { signal } : {}, work) as T;
 }
 
-/** The SHA-256 of bytes, in hexadecimal; `undefined` where the platform does not compute it. */
+/**
+ * The SHA-256 of bytes, in hexadecimal.
+ *
+ * @throws {LetheError} `LETHE-MODEL-HASH` where the platform does not compute it.
+ */
 export async function hashOf(bytes: Uint8Array<ArrayBuffer>): Promise<string> {
   if (!globalThis.crypto?.subtle) {
     throw new LetheError("LETHE-MODEL-HASH", "sha256: this page cannot compute it; it must be served by https or from localhost");

@@ -55,7 +55,7 @@ export interface Description {
   fileBytes: number;
   /** Bytes of the weights that the model runs with. */
   weightBytes: number;
-  /** Bytes of WebAssembly's memory after loading, and after the warm-up where there was one. */
+  /** Bytes of WebAssembly's memory, after loading or the latest run: it grows only. */
   memoryBytes: number;
 }
 

@@ -92,6 +92,9 @@ export interface Env {
   [name: string]: unknown;
 }
 
+/** The package's own version; `build.mjs` writes it here. */
+declare const LETHE_VERSION: string;
+
 const LEVELS = ["verbose", "info", "warning", "error", "fatal"] as const;
 type Level = (typeof LEVELS)[number];
 
@@ -116,7 +119,7 @@ export const env: Env = {
   },
   debug: false,
   trace: false,
-  versions: { common: "1.30.0", lethe: "0.1.0" },
+  versions: { common: "1.30.0", lethe: LETHE_VERSION },
   wasm: {},
   webgl: {} as Env.WebGLFlags,
   webgpu: { profiling: {} } as Env.WebGpuFlags,

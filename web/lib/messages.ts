@@ -18,6 +18,8 @@ export type Request =
 export interface Ran {
   outputs: WireValue[];
   times: StepTime[];
+  /** Bytes of WebAssembly's memory now. */
+  memoryBytes: number;
 }
 
 /** From the worker. */

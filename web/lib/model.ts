@@ -1,9 +1,9 @@
 /** A model loaded in this thread: what a worker holds, or a session without one. */
 
-import type { ExternalFiles, ModelBytes, Session, Value, ValueDescription as EngineValue } from "../glue/lethe.js";
+import type { DecodedModel, ExternalFiles, ModelBytes, Session, Value, ValueDescription as EngineValue } from "../glue/lethe.js";
 import { alone, forget, hashOf, keep, kept } from "./cache.js";
 import type {
-  Backend, Build, Description, Numerics, Placement, Progress, ValueDescription,
+  Backend, Build, Description, Numerics, Placement, Progress, StepTime, ValueDescription,
 } from "./description.js";
 import { entriesOf, typeOfCode, zeros } from "./element_types.js";
 import { instantiate, type Engine } from "./engine.js";
@@ -61,20 +61,21 @@ export class Model {
     request: LoadRequest, loader: Loader, listener: Listener, signal: AbortSignal | undefined,
   ): Promise<Model> {
     const { engine } = loader;
-    const bytes = await loader.model(request);
+    // Takes the bytes with it, whether it succeeds or not.
+    const decoded = (await loader.model(request)).decode();
     let files: ExternalFiles;
     try {
-      files = await loader.files(bytes, request);
+      files = await loader.files(decoded, request);
       loader.report("prepare");
       signal?.throwIfAborted();
     } catch (thrown) {
-      bytes.free();
+      decoded.free();
       throw thrown;
     }
     const free = Object.entries(request.freeDimensions);
-    // The engine takes bytes and files with it, whether it succeeds or not.
+    // The engine takes model and files with it, whether it succeeds or not.
     const session = await engine.Session.load(
-      bytes, files, request.backend, request.numerics, request.rewrite,
+      decoded, files, request.backend, request.numerics, request.rewrite,
       free.map(([name]) => name), Float64Array.from(free, ([, size]) => size),
     );
     const model = new Model(describe(session, engine, request.backend, loader.loaded), engine, session);
@@ -82,7 +83,6 @@ export class Model {
       if (request.warmup !== false) {
         loader.report("warmup");
         await model.#warmUp(request.warmup, listener, signal);
-        model.description.memoryBytes = engine.memoryBytes();
       }
       signal?.throwIfAborted();
     } catch (thrown) {
@@ -104,13 +104,19 @@ export class Model {
     const [names, values] = this.#inputs(feeds);
     if (!timed) {
       const outputs = await session.run(names, values, wanted, signal && pauses(signal));
-      return { outputs: outputs.map(fromEngine), times: [] };
+      return this.#ran(outputs, []);
     }
     const ran = session.runTimed(names, values, wanted, () => performance.now());
     const [nodes, operators, ms, outputs] = [ran.nodes, ran.operators, ran.ms, ran.takeOutputs()];
     ran.free();
     const times = nodes.map((node, i) => ({ node, operator: operators[i] ?? "", ms: ms[i] ?? 0 }));
-    return { outputs: outputs.map(fromEngine), times };
+    return this.#ran(outputs, times);
+  }
+
+  #ran(outputs: Value[], times: StepTime[]): Ran {
+    const memoryBytes = this.engine.memoryBytes();
+    this.description.memoryBytes = memoryBytes;
+    return { outputs: outputs.map(fromEngine), times, memoryBytes };
   }
 
   /** Where each step that runs on data would run for such inputs. */
@@ -232,7 +238,7 @@ class Loader {
   }
 
   /** The files beside the model: those given, and by their names those beside its address. */
-  async files(model: ModelBytes, { source, files }: LoadRequest): Promise<ExternalFiles> {
+  async files(model: DecodedModel, { source, files }: LoadRequest): Promise<ExternalFiles> {
     const all = new this.engine.ExternalFiles();
     for (const name of model.externalLocations()) {
       const given = files.find(({ path }) => isNamed(path, name));

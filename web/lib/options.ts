@@ -13,6 +13,8 @@ export type Candidate = { lethe: "auto" | "wasm" | "webgpu" } | { registered: st
 
 /** Options that were found to be sound. */
 export interface Settings {
+  /** As they were given: for backends that the program brings itself. */
+  given: InferenceSession.SessionOptions;
   source: Source;
   files: FileSource[];
   candidates: Candidate[];
@@ -127,6 +129,7 @@ export function sessionSettings(model: ModelInput, given: unknown): Settings {
     throw new LetheError("LETHE-OPTION", "cache: needs sha256, the name under which it keeps");
   }
   return {
+    given: options,
     source,
     files: toFiles(options.externalData ?? []),
     candidates,

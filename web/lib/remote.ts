@@ -2,7 +2,7 @@
 
 import type { Description, Placement } from "./description.js";
 import { env } from "./env.js";
-import { LetheError, type ErrorRecord } from "./errors.js";
+import { LetheError, toRecord, type ErrorRecord } from "./errors.js";
 import type { Answer, Ran, Request, WireFeeds } from "./messages.js";
 import type { Listener, LoadRequest } from "./model.js";
 import { notStarted, startWorker, workerAddress, type WorkerHandle } from "./platform.js";
@@ -46,7 +46,9 @@ export class RemoteModel {
     feeds: WireFeeds, wanted: string[] | undefined, timed: boolean, signal?: AbortSignal,
   ): Promise<Ran> {
     const answer = await this.#inTurn({ run: { feeds: copied(feeds), wanted, timed } }, signal);
-    return (answer as { ran: Ran }).ran;
+    const { ran } = answer as { ran: Ran };
+    this.description.memoryBytes = ran.memoryBytes;
+    return ran;
   }
 
   /** Where each step that runs on data would run for such inputs. */
@@ -148,10 +150,6 @@ export class RemoteModel {
     this.#worker?.terminate();
     this.#worker = undefined;
   }
-}
-
-function toRecord({ code, message }: LetheError): ErrorRecord {
-  return { code, message };
 }
 
 /** Copying an array to a worker copies all of the buffer under it. */

@@ -27,6 +27,9 @@ type Loaded = Model | RemoteModel;
 export class LetheSession implements InferenceSession {
   readonly #model: Loaded;
   readonly #settings: Settings;
+  /** The names of all inputs, and of those that a run needs. */
+  readonly #known: ReadonlySet<string>;
+  readonly #needed: readonly string[];
   #released = false;
   #pending = 0;
   #idle: (() => void) | undefined;
@@ -40,6 +43,9 @@ export class LetheSession implements InferenceSession {
   private constructor(model: Loaded, settings: Settings) {
     this.#model = model;
     this.#settings = settings;
+    const { inputs, optionalInputs } = model.description;
+    this.#known = new Set([...inputs, ...optionalInputs].map(({ name }) => name));
+    this.#needed = inputs.map(({ name }) => name);
     if (settings.profiling) this.#timed = [];
   }
 
@@ -143,8 +149,9 @@ export class LetheSession implements InferenceSession {
       throw new LetheError("LETHE-OPTION", "the second argument of run: expected names, outputs by name or options, found a Tensor");
     }
     // As onnxruntime-web tells the two apart: by the name of an output that is there.
+    const outputs = this.outputNames;
     const fetches = Object.entries(second ?? {}).filter(
-      ([name, value]) => this.outputNames.includes(name) && (value === null || partsOf(value)),
+      ([name, value]) => outputs.includes(name) && (value === null || partsOf(value)),
     );
     if (fetches.length === 0) {
       const options = runOptions(second);
@@ -185,15 +192,14 @@ export class LetheSession implements InferenceSession {
 
   /** The inputs; onnxruntime in Node passes over what the model does not have, and programs rely on it. */
   #wires(feeds: unknown): WireFeeds {
-    const { inputs, optionalInputs } = this.description;
-    const isKnown = (name: string) => [...inputs, ...optionalInputs].some((input) => input.name === name);
     const given = toWires(feeds, this.#settings.refuseNaN);
-    const isComplete = inputs.every((input) => given.some(([name]) => name === input.name));
-    if (!isComplete) return given;
+    const names = new Set(given.map(([name]) => name));
+    // Where one is missing, the other may be meant for it.
+    if (!this.#needed.every((name) => names.has(name))) return given;
     return given.filter(([name]) => {
-      const known = isKnown(name);
-      if (!known) warnOnce("LETHE-INPUT-UNKNOWN", `the model has no input ${JSON.stringify(name)}: it is left out`);
-      return known;
+      const isKnown = this.#known.has(name);
+      if (!isKnown) warnOnce("LETHE-INPUT-UNKNOWN", `the model has no input ${JSON.stringify(name)}: it is left out`);
+      return isKnown;
     });
   }
 }
@@ -225,7 +231,7 @@ async function firstThatWorks(
     if ("registered" in candidate) {
       const backend = await registered(candidate.registered);
       const uriOrBuffer = typeof model === "string" ? model : await bytesOfModel(settings);
-      const handler = await backend?.createInferenceSessionHandler(uriOrBuffer, {});
+      const handler = await backend?.createInferenceSessionHandler(uriOrBuffer, settings.given);
       if (handler) return handled(handler);
       continue;
     }
@@ -344,8 +350,8 @@ function putInto(name: string, place: Tensor, value: AnyValue): Tensor {
 
 /** A session of a backend that the program brought, which has not all that Lethe's have. */
 function handled(handler: InferenceSessionHandler): InferenceSession {
-  const none = async () => {
-    throw new LetheError("LETHE-UNSUPPORTED", "this backend does not tell");
+  const none = (): never => {
+    throw new LetheError("LETHE-UNSUPPORTED", "a backend that the program registered does not tell that");
   };
   return {
     inputNames: handler.inputNames,
@@ -362,10 +368,14 @@ function handled(handler: InferenceSessionHandler): InferenceSession {
       const fetches = Object.fromEntries(wanted.map((name) => [name, null]));
       return handler.run(feeds as Record<string, Tensor>, fetches, options ?? {});
     },
-    placement: none,
-    profile: none,
-    backend: "wasm",
-    description: {} as Description,
+    placement: async () => none(),
+    profile: async () => none(),
+    get backend() {
+      return none();
+    },
+    get description() {
+      return none();
+    },
   };
 }
 

@@ -15,6 +15,6 @@ mod session;
 mod value;
 
 pub use failure::Failure;
-pub use model_bytes::{ExternalFiles, ModelBytes};
+pub use model_bytes::{DecodedModel, ExternalFiles, ModelBytes};
 pub use session::{Session, StepPlacement, TimedRun, ValueDescription, version};
 pub use value::Value;

@@ -1,10 +1,10 @@
 //! A model and the files beside it on their way into WebAssembly's memory.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use js_sys::Uint8Array;
-use lethe_engine::onnx::{external_data, read_model};
+use lethe_engine::onnx::{external_data, proto, read_model};
 use lethe_engine::tensor::SharedBytes;
 use wasm_bindgen::prelude::wasm_bindgen;
 
@@ -77,20 +77,29 @@ impl ModelBytes {
         copy
     }
 
-    /// The files beside it that a model has weights in, each once. Empty where it is no model, which
-    /// loading it will say.
-    #[wasm_bindgen(js_name = externalLocations)]
-    pub fn external_locations(&mut self) -> Result<Vec<String>, Failure> {
+    /// Reads the file. Its weights stay where they are.
+    ///
+    /// # Errors
+    /// Where it is no model (the engine's code), and `LETHE-BUDGET` where it came in several parts and there
+    /// is no memory to put it together.
+    pub fn decode(mut self) -> Result<DecodedModel, Failure> {
         self.join()?;
         let whole = self.0.pop().unwrap_or_default();
-        let bytes = Bytes::from(whole);
-        let locations = match read_model(bytes.clone()) {
-            Ok(model) => external_data::locations(model),
-            Err(_) => BTreeSet::new(),
-        };
-        // The model that was read has gone, and with it whatever else held the bytes.
-        self.0.push(bytes.into());
-        Ok(locations.into_iter().collect())
+        Ok(DecodedModel(read_model(whole.into())?))
+    }
+}
+
+/// A model's file, read.
+#[wasm_bindgen]
+pub struct DecodedModel(pub(crate) proto::Model);
+
+#[wasm_bindgen]
+impl DecodedModel {
+    /// The files beside it that it has weights in, each once.
+    #[wasm_bindgen(js_name = externalLocations)]
+    pub fn external_locations(&mut self) -> Vec<String> {
+        let locations = external_data::locations(&mut self.0);
+        locations.into_iter().collect()
     }
 }
 
@@ -120,11 +129,6 @@ impl ModelBytes {
             self.0.push(whole);
         }
         Ok(())
-    }
-
-    pub(crate) fn into_bytes(mut self) -> Result<Bytes, Failure> {
-        self.join()?;
-        Ok(self.0.pop().unwrap_or_default().into())
     }
 }
 

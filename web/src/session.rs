@@ -12,7 +12,7 @@ use wasm_bindgen::JsValue;
 use wasm_bindgen::prelude::wasm_bindgen;
 use wasm_bindgen_futures::JsFuture;
 
-use crate::{ExternalFiles, Failure, ModelBytes, Value};
+use crate::{DecodedModel, ExternalFiles, Failure, Value};
 
 /// The version of Lethe.
 #[wasm_bindgen]
@@ -59,7 +59,7 @@ impl Session {
     /// Where the model is invalid or unsupported (the engine's code), the backend is not to be had
     /// (`LETHE-DEVICE`), or a setting has no such value (`LETHE-OPTION`).
     pub async fn load(
-        model: ModelBytes,
+        model: DecodedModel,
         files: ExternalFiles,
         backend: String,
         numerics: String,
@@ -83,7 +83,7 @@ impl Session {
             files: &files,
             ..SessionOptions::default()
         };
-        let mut model = lethe_engine::onnx::read_model(model.into_bytes()?)?;
+        let DecodedModel(mut model) = model;
         for (axis, size) in axes.iter().zip(sizes) {
             fix_axis(&mut model, axis, size as i64);
         }

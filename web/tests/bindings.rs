@@ -22,6 +22,8 @@ fn model_bytes(bytes: &[u8], piece: usize) -> ModelBytes {
 
 async fn load(model: ModelBytes, backend: &str, numerics: &str) -> Result<Session, Failure> {
     let none = ExternalFiles::new();
+    let mut model = model.decode()?;
+    assert!(model.external_locations().is_empty());
     Session::load(
         model,
         none,

@@ -147,9 +147,9 @@ pub(crate) fn attach(model: &mut proto::Model, files: &dyn ExternalData) -> Resu
 }
 
 /// The files beside a model that its tensors name, wherever they are in it.
-pub fn locations(mut model: proto::Model) -> BTreeSet<String> {
+pub fn locations(model: &mut proto::Model) -> BTreeSet<String> {
     let mut locations = BTreeSet::new();
-    tensors_of_model(&mut model, &mut |tensor| {
+    tensors_of_model(model, &mut |tensor| {
         let entries = tensor.external_data.iter();
         let named = entries.filter(|entry| entry.key.as_deref() == Some("location"));
         let named = named.filter_map(|entry| entry.value.clone());
@@ -278,7 +278,10 @@ mod tests {
             raw_data: Some(Bytes::from_static(b"34")),
             ..Default::default()
         };
-        assert_eq!(locations(model(&outside("w"))), ["w".to_owned()].into());
+        assert_eq!(
+            locations(&mut model(&outside("w"))),
+            ["w".to_owned()].into()
+        );
         let mut taken = model(&outside("w"));
         take_in(&mut taken, &One).unwrap();
         assert!(taken == model(&inside));

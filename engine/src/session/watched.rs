@@ -32,7 +32,9 @@ impl Session {
         let mut state = self.take_state();
         let options = self.run_options();
         let mut take = |i: usize, value: InputValue<'_>| {
-            made[i] = value.to_value();
+            if order.contains(&i) {
+                made[i] = value.to_value();
+            }
             Ok(())
         };
         let run = self
@@ -63,7 +65,9 @@ impl Session {
         self.check(&inputs)?;
         let mut made: Vec<Option<Value>> = vec![None; self.outputs.len()];
         let mut take = |i: usize, value: InputValue<'_>| {
-            made[i] = value.to_value();
+            if order.contains(&i) {
+                made[i] = value.to_value();
+            }
             Ok(())
         };
         let mut state = self.take_state();

@@ -103,19 +103,26 @@ globalThis.days = {
     return { sizes, after: await failed(session.run({ input: input() })) };
   },
 
-  /** Many runs and many sessions in turn: the memory of each. */
-  async memory(worker) {
+  /** Many runs: WebAssembly's memory after some, and after all. */
+  async manyRuns(worker) {
     const session = await lethe.InferenceSession.create(MODEL, { worker });
     const bytes = [];
-    for (let i = 0; i < 300; i += 1) await session.run({ input: input() });
-    await session.release();
-    for (let i = 0; i < 50; i += 1) {
-      const one = await lethe.InferenceSession.create(MODEL, { worker });
-      await one.run({ input: input() });
-      bytes.push(one.description.memoryBytes);
-      await one.release();
+    for (let i = 0; i < 300; i += 1) {
+      await session.run({ input: input() });
+      bytes.push(session.description.memoryBytes);
     }
-    return { first: bytes[0], last: bytes.at(-1) };
+    await session.release();
+    return { some: bytes[20], all: bytes.at(-1) };
+  },
+
+  /** Many sessions in turn. `isKept` keeps them, as a page does that leaks. */
+  async manySessions({ worker, isKept }) {
+    for (let i = 0; i < 50; i += 1) {
+      const session = await lethe.InferenceSession.create(MODEL, { worker });
+      await session.run({ input: input() });
+      if (isKept) (globalThis.kept ??= []).push(session);
+      else await session.release();
+    }
   },
 
   /** A page that is not isolated, or is not allowed a worker. */

@@ -103,7 +103,7 @@ impl ModelSource {
     /// When the model is none, or a file cannot be had.
     pub fn of_file(name: impl Into<String>, file: &ModelFile) -> Result<Self, SandboxError> {
         let load = |error: lethe_engine::Error| SandboxError::Load(error.into());
-        let locations = external_data::locations(file.decode().map_err(load)?);
+        let locations = external_data::locations(&mut file.decode().map_err(load)?);
         // What cannot be had is missing in the guest, whose error names the tensor.
         let files = locations.into_iter().filter_map(|location| {
             let content = file.beside(&location).ok()?;
