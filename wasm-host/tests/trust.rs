@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use lethe_engine::{Level, Numerics, Session, SessionOptions};
-use lethe_host::audit::{AuditLog, AuditSettings, Entry};
+use lethe_host::audit::{AuditError, AuditLog, AuditSettings, Entry};
 use lethe_host::receipt::{ModelIdentity, Receipt, RunIdentity};
 use lethe_host::settings::Isolation;
 use lethe_host::signing::SigningKey;
@@ -202,6 +202,13 @@ fn a_log_without_its_signatures_does_not_pass_for_one_with_them() {
         assert!(text.contains("no line is signed"), "{more:?}: {text}");
         assert!(!text.contains("signed with"), "{more:?}: {text}");
     }
+
+    // A server does not sign it by going on in it.
+    let opened = AuditLog::open(&settings).map(drop);
+    assert!(
+        matches!(&opened, Err(AuditError::Unsigned { .. })),
+        "{opened:?}"
+    );
 
     // What was signed first, and more after it than a server leaves unsigned: in lines, or in time.
     let signed: String = whole.split_inclusive('\n').take(2).collect();

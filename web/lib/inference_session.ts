@@ -280,7 +280,7 @@ export interface InferenceSession {
   ): Promise<InferenceSession.ReturnType>;
   /** Waits for the runs under way, then frees the model; what runs left in memory is overwritten. */
   release(): Promise<void>;
-  /** Measures the steps of the runs from now on. */
+  /** Measures the steps of the runs from now on, which are computed on the CPU. */
   startProfiling(): void;
   /**
    * Ends that, and hands over what was measured in the format of Chrome's traces: in Node a file, whose

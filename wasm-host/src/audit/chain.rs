@@ -91,6 +91,14 @@ pub(super) struct Chain {
 }
 
 impl Chain {
+    /// Which signature a process that wrote this would have left, if one is missing. A first line alone is what
+    /// one leaves that was killed as it began; where the file is not the first, those before it have some.
+    pub(super) fn missing(&self, apart: Apart) -> Option<String> {
+        let is_begun = self.lines <= 1 || self.first_seq > 1;
+        self.unsigned
+            .missing(self.checkpoints.max(is_begun.into()), apart)
+    }
+
     /// A chain that begins with line `first_seq`, signed with `key` if that is known.
     pub(super) fn new(first_seq: u64, key: Option<PublicKey>) -> Self {
         Self {

@@ -54,6 +54,16 @@ pub enum AuditError {
     /// What is there is not what was written.
     #[error("audit log {0}; put the log away to begin a new one")]
     Broken(Broken),
+    /// What is there lacks signatures.
+    #[error(
+        "audit log {path}: {reason}: it may have been written without the key; put the log away to begin a new one"
+    )]
+    Unsigned {
+        /// Which file.
+        path: PathBuf,
+        /// Which signature is missing.
+        reason: String,
+    },
     /// The key cannot be used.
     #[error("audit log: {0}")]
     Key(#[from] SigningKeyError),
@@ -121,7 +131,7 @@ impl AuditLog {
     /// moved to `<file>.torn`; the chain goes on after the line before it.
     ///
     /// # Errors
-    /// When the log is broken or in use, or the files cannot be read or written.
+    /// When the log is broken, lacks signatures or is in use, or the files cannot be read or written.
     pub fn open(settings: &AuditSettings) -> Result<Self, AuditError> {
         Self::open_on(settings, Box::new(open_file))
     }
@@ -140,7 +150,7 @@ impl AuditLog {
         }
         let key = SigningKey::open_or_create(&settings.key)?;
         let public_key = key.public_key();
-        let (head, len) = resume(path, public_key)?;
+        let (head, len) = resume(path, public_key, settings.apart())?;
         let disk = open(path).map_err(failed("open"))?;
         let shared = Arc::new(Shared::default());
         let mut writer = Writer {

@@ -8,11 +8,15 @@ use std::path::Path;
 use super::{AuditError, io_error};
 use crate::audit::chain::{Broken, Chain, files_of, split};
 use crate::audit::line::Head;
+use crate::audit::unsigned::Apart;
 use crate::private_file;
 use crate::signing::PublicKey;
 
 /// Where the log at `path` has come to, and the length of its file; repairs its end.
-pub(super) fn resume(path: &Path, key: PublicKey) -> Result<(Head, u64), AuditError> {
+///
+/// A log is signed as it is opened. One that lacks signatures that whoever wrote it would have left may have been
+/// written anew without the key, and is not signed.
+pub(super) fn resume(path: &Path, key: PublicKey, apart: Apart) -> Result<(Head, u64), AuditError> {
     let failed = |what| move |source| io_error(path, what, source);
     let files = files_of(path).map_err(failed("list the files of"))?;
     let current = match fs::read(path) {
@@ -28,6 +32,7 @@ pub(super) fn resume(path: &Path, key: PublicKey) -> Result<(Head, u64), AuditEr
             Some(last) => {
                 let content = fs::read(last).map_err(failed("read the last rotated file of"))?;
                 let chain = read(last, number_of(&content).unwrap_or(1), &content, key)?;
+                check_signed(last, &chain, apart)?;
                 let len = repair(path, &current, torn)?;
                 return Ok((chain.head, len));
             }
@@ -35,8 +40,19 @@ pub(super) fn resume(path: &Path, key: PublicKey) -> Result<(Head, u64), AuditEr
         },
     };
     let chain = read(path, first_seq, &current, key)?;
+    check_signed(path, &chain, apart)?;
     let len = repair(path, &current, torn)?;
     Ok((chain.head, len))
+}
+
+fn check_signed(file: &Path, chain: &Chain, apart: Apart) -> Result<(), AuditError> {
+    match chain.missing(apart) {
+        None => Ok(()),
+        Some(reason) => Err(AuditError::Unsigned {
+            path: file.into(),
+            reason,
+        }),
+    }
 }
 
 /// The number of the first line.

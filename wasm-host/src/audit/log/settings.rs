@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::audit::unsigned::Apart;
+
 /// What happens to a request while the queue of the log is full.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -65,6 +67,15 @@ fn default_when_full() -> WhenFull {
 }
 
 impl AuditSettings {
+    /// How far checkpoints are apart in a log that is gone on with: it may have been written with other
+    /// settings. Of time nothing is said: a server whose clock was set must start all the same.
+    pub(super) fn apart(&self) -> Apart {
+        Apart {
+            lines: self.checkpoint_lines.max(DEFAULT_CHECKPOINT_LINES),
+            seconds: u64::MAX,
+        }
+    }
+
     /// The usual settings for a log and its key.
     pub fn new(file: impl Into<PathBuf>, key: impl Into<PathBuf>) -> Self {
         Self {
